@@ -1,0 +1,247 @@
+"""From a config to parts: the only place where config, data and models meet."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmtune.config import Config, ModelConfig, VisionConfig
+from mmtune.conversation import Conversation, Sample
+from mmtune.data.dataset import SampleDataset, SampleReport, read_samples
+from mmtune.data.encode import encode
+from mmtune.data.formats import parse_record
+from mmtune.data.images import ImageTransform
+from mmtune.data.records import read_records
+from mmtune.data.template import TEMPLATES, ChatTemplate
+from mmtune.errors import CheckpointError, ConfigError
+from mmtune.hashing import sampled_hash
+from mmtune.lookup import lookup
+from mmtune.models.adapters import attach_adapter
+from mmtune.models.language import choose_dtype, llm_folder, load_llm, load_tokenizer
+from mmtune.models.projector import Projector
+from mmtune.models.vision import load_vision
+from mmtune.models.vlm import VisionLanguageModel
+from mmtune.models.weights import held_parts, load_weights, wanted_parts
+from mmtune.run_folder import VERSIONS_FILE, read_config, read_json, require_complete
+
+log = logging.getLogger(__name__)
+CALIBRATION_IMAGES = 256
+
+
+@dataclass
+class Parts:
+    """All that chat, training and evaluation need of a model.
+
+    Attributes:
+        model: on its device.
+        tokenizer: a fast tokenizer of transformers.
+        template: the chat template it is trained with.
+        transform: from image to pixels; None for text models.
+    """
+
+    model: VisionLanguageModel
+    tokenizer: Any
+    template: ChatTemplate
+    transform: ImageTransform | None
+
+    @property
+    def num_image_tokens(self) -> int:
+        """How many ids an image takes; 0 for text models."""
+        return 0 if self.model.vision is None else self.model.vision.num_tokens
+
+    def encode(self, conversation: Conversation, place: str = "", **options: Any) -> Sample:
+        """Encode with this model's tokenizer, template and image tokens; see `mmtune.data.encode.encode`."""
+        return encode(
+            conversation, self.template, self.tokenizer, num_image_tokens=self.num_image_tokens, place=place, **options
+        )
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device of a run: `auto` is a CUDA GPU where there is one, else the CPU."""
+    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu")
+
+
+def build_parts(config: ModelConfig, device: torch.device) -> Parts:
+    """Build a model from its config; the projector and the adapter are new."""
+    dtype = choose_dtype(config.llm.dtype, device)
+    template = lookup(TEMPLATES, config.llm.chat_template, "model.llm.chat_template")
+    tokenizer = load_tokenizer(config.llm.name_or_path)
+    llm: Any = load_llm(
+        config.llm.name_or_path,
+        dtype=dtype,
+        device=device,
+        quantization=config.llm.quantization,
+        double_quantization=config.llm.double_quantization,
+    )
+    if config.adapter is not None:
+        llm = attach_adapter(llm, config.adapter)
+    elif config.llm.tune == "full":
+        llm.requires_grad_(True)
+    vision = projector = transform = None
+    if config.vision is not None and config.projector is not None:
+        vision = load_vision(config.vision.source, config.vision.name, dtype, _vision_options(config.vision)).to(device)
+        vision.requires_grad_(config.vision.tune == "full")
+        transform = ImageTransform(**vision.preprocessing)
+        width = llm.get_input_embeddings().weight.shape[1]
+        projector = Projector(config.projector.kind, vision.hidden_size, width, config.projector.standardize)
+        projector.to(device).requires_grad_(config.projector.tune == "full")
+    return Parts(VisionLanguageModel(llm, vision, projector), tokenizer, template, transform)
+
+
+def _vision_options(config: VisionConfig) -> dict[str, Any]:
+    keys = ("feature_layer", "image_size", "grid")
+    return {key: getattr(config, key) for key in keys if getattr(config, key) is not None}
+
+
+def build_dataset(config: Config, parts: Parts, progress: Callable[[int], None] | None = None) -> tuple[SampleDataset, SampleReport]:
+    """Read, check and encode all training data; `progress` is told the number of samples now and then.
+
+    Raises:
+        DataError: a record or image is bad and `on_bad_record` is `error`.
+    """
+    report = SampleReport()
+    encode_one = partial(parts.encode, max_length=config.data.max_length)
+    samples: list[Sample] = []
+    for source in config.data.train:
+        for sample in read_samples(
+            source.path,
+            encode_one,
+            report,
+            format_name=source.format,
+            image_folder=source.image_folder,
+            on_bad_record=config.data.on_bad_record,
+        ):
+            if sample.images and parts.transform is None:
+                raise ConfigError(sample.place, "has an image, but this model has none to see it with: set model.vision.")
+            samples.append(sample)
+            if progress is not None and len(samples) % 1000 == 0:
+                progress(len(samples))
+    if not samples:
+        raise ConfigError("data.train", f"no sample is left of {report.num_records} records: all were skipped.")
+    return SampleDataset(samples, parts.transform), report
+
+
+def calibrate_projector(config: ModelConfig, parts: Parts, dataset: SampleDataset) -> None:
+    """Fit a new projector's statistics and output scale to the first training images, where the config asks."""
+    projector, settings = parts.model.projector, config.projector
+    if projector is None or settings is None or not (settings.standardize or settings.match_embeddings):
+        return
+    with_images = [i for i, sample in enumerate(dataset.samples) if sample.images][:CALIBRATION_IMAGES]
+    if not with_images:
+        raise ConfigError("data.train", "holds no image, so the projector cannot be calibrated. Add image records.")
+    assert parts.model.vision is not None
+    features = torch.cat([_features(parts, dataset, index) for index in with_images])
+    if settings.standardize:
+        projector.fit_standardization(features)
+    if settings.match_embeddings:
+        weight = parts.model.base_llm.get_input_embeddings().weight
+        projector.fit_output_scale(features, float(weight.float().pow(2).mean().sqrt()))
+
+
+@torch.no_grad()
+def _features(parts: Parts, dataset: SampleDataset, index: int) -> torch.Tensor:
+    assert parts.model.vision is not None
+    return parts.model.vision(dataset.pixel_values(index).to(parts.model.device))
+
+
+def load_initial_weights(config: ModelConfig, parts: Parts) -> list[str]:
+    """Load what `init_from` holds into a new model; return the names of the parts.
+
+    Raises:
+        CheckpointError: the run is incomplete, or its parts do not fit this model.
+    """
+    assert config.init_from is not None
+    folder = Path(config.init_from)
+    require_complete(folder)
+    held, wanted = held_parts(folder), wanted_parts(parts.model)
+    left_over = [part for part in held if part not in wanted]
+    if left_over:
+        message = f"holds a trained {', '.join(left_over)} that this config has no place for. Set the same `tune` and `adapter`."
+        raise CheckpointError(folder, message)
+    if not held:
+        raise CheckpointError(folder, "holds no trained weights. Name a run folder of `mmtune pretrain`.")
+    return load_weights(parts.model, folder, parts=tuple(held))
+
+
+def load_run(
+    folder: Path | str,
+    *,
+    llm: str | None = None,
+    vision: str | None = None,
+    device: torch.device | None = None,
+) -> Parts:
+    """Build the model of a run folder or checkpoint with its trained weights, ready to answer.
+
+    Args:
+        folder: the run.
+        llm: where the base language model is now, if it moved.
+        vision: where the vision encoder is now, if it moved.
+        device: None takes a GPU where there is one.
+
+    Raises:
+        CheckpointError: the run is incomplete, or a base model is not the one it was trained on.
+    """
+    folder = Path(folder)
+    require_complete(folder)
+    config = read_config(folder)
+    if llm is not None:
+        config.model.llm.name_or_path = llm
+    if vision is not None and config.model.vision is not None:
+        config.model.vision.name = vision
+    recorded = read_json(folder / VERSIONS_FILE)["base_models"]
+    for part, now in base_models(config.model).items():
+        if now["hash"] != recorded[part]["hash"]:
+            message = f"was trained on another {part} than {now['path']} (hash {recorded[part]['hash'][:12]}, now {now['hash'][:12]})."
+            raise CheckpointError(folder, f"{message} Name the right one with --{part}.")
+    parts = build_parts(config.model, device or choose_device())
+    load_weights(parts.model, folder)
+    parts.model.eval().requires_grad_(False)
+    return parts
+
+
+def base_models(config: ModelConfig) -> dict[str, dict[str, str]]:
+    """Return name, path and hash of the models that a run builds on and does not hold."""
+    folder = llm_folder(config.llm.name_or_path)
+    found = {"llm": {"name": config.llm.name_or_path, "path": str(folder), "hash": sampled_hash(folder)}}
+    if config.vision is not None and Path(config.vision.name).is_dir():
+        path = Path(config.vision.name)
+        found["vision"] = {"name": config.vision.name, "path": str(path), "hash": sampled_hash(path)}
+    return found
+
+
+def inspect_samples(config: Config, num_image_tokens: int | None = None) -> tuple[Any, Iterator[Sample]]:
+    """Return the tokenizer and the encoded samples of a config's data, without loading the language model.
+
+    Args:
+        config: its `train` section does not matter; bad records raise.
+        num_image_tokens: ids an image takes; None asks the config's vision encoder.
+
+    Raises:
+        MMTuneError: the tokenizer or the data is wrong; images are not opened.
+    """
+    template = lookup(TEMPLATES, config.model.llm.chat_template, "model.llm.chat_template")
+    tokenizer = load_tokenizer(config.model.llm.name_or_path)
+    if num_image_tokens is None:
+        vision = config.model.vision
+        num_image_tokens = 0
+        if vision is not None:
+            num_image_tokens = load_vision(vision.source, vision.name, torch.float32, _vision_options(vision)).num_tokens
+
+    def samples() -> Iterator[Sample]:
+        for source in config.data.train:
+            for record in read_records(source.path):
+                conversation = parse_record(record, source.format)
+                yield encode(
+                    conversation,
+                    template,
+                    tokenizer,
+                    num_image_tokens=num_image_tokens,
+                    max_length=config.data.max_length,
+                    place=record.place,
+                )
+
+    return tokenizer, samples()

@@ -1,0 +1,1 @@
+"""Ask a model: batched generation, chat sessions, the terminal loop."""

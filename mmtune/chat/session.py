@@ -1,0 +1,85 @@
+"""One dialogue with a model. Its history is kept as ids, so that each turn is read as training read it."""
+
+from pathlib import Path
+
+import torch
+
+from mmtune.build import Parts, load_run
+from mmtune.chat.generate import Decoding, answer_text, embed_images, generate_ids, stop_ids
+from mmtune.conversation import ImageSlot, Message
+from mmtune.data.encode import control_ids, opening_ids, prompt_ids
+from mmtune.data.images import open_image
+from mmtune.errors import ConfigError
+
+
+class ChatSession:
+    """A dialogue that grows by one question and one answer at a time.
+
+    Args:
+        parts: the model, from `load_run` or `build_parts`.
+        decoding: how answers are chosen.
+        system: a system message, or None.
+    """
+
+    def __init__(self, parts: Parts, decoding: Decoding | None = None, system: str | None = None):
+        self.parts, self.decoding, self.system = parts, decoding or Decoding(), system
+        self.reset()
+
+    @classmethod
+    def from_run(cls, folder: Path | str, decoding: Decoding | None = None, *, llm: str | None = None) -> "ChatSession":
+        """Open a session with the model of a run folder; `llm` names its base model where that moved."""
+        return cls(load_run(folder, llm=llm), decoding)
+
+    def reset(self) -> None:
+        """Forget the dialogue."""
+        self.ids = opening_ids(self.parts.template, self.parts.tokenizer)
+        self.image_embeds: torch.Tensor | None = None
+        if self.system is not None:
+            self._add_prompt(Message("system", (self.system,)))
+
+    def ask(self, question: str, images: tuple[str | Path, ...] = ()) -> str:
+        """Return the answer to a question, asked after what was said before.
+
+        Args:
+            question: plain text; special tokens that it spells are text.
+            images: image files shown before the question.
+
+        Raises:
+            DataError: an image is missing or cannot be read.
+            ConfigError: the model has no vision encoder, or the question is empty.
+        """
+        if not question.strip() and not images:
+            raise ConfigError("question", "it is empty. Ask something.")
+        embeds = self._embed(images) if images else None
+        message = question_message(question, tuple(map(str, images)))
+        self._add_prompt(message)
+        if embeds is not None:
+            self.image_embeds = embeds if self.image_embeds is None else torch.cat([self.image_embeds, embeds])
+        (new_ids,) = generate_ids(self.parts, [self.ids], [self.image_embeds], self.decoding)
+        self._add_answer(new_ids)
+        return answer_text(self.parts, new_ids)
+
+    def _embed(self, images: tuple[str | Path, ...]) -> torch.Tensor:
+        if self.parts.transform is None:
+            raise ConfigError("image", "this model was trained on text alone and cannot see. Ask without an image.")
+        pixels = torch.stack([self.parts.transform(open_image(path)) for path in images])
+        return embed_images(self.parts, pixels)
+
+    def _add_prompt(self, message: Message) -> None:
+        self.ids += prompt_ids(message, self.parts.template, self.parts.tokenizer, self.parts.num_image_tokens)
+
+    def _add_answer(self, new_ids: list[int]) -> None:
+        """Close the answer as training closes it, also where it was cut off or ended with EOS."""
+        stops = set(stop_ids(self.parts))
+        end = control_ids(self.parts.template.answer_end, self.parts.tokenizer)
+        kept = new_ids[:-1] if new_ids and new_ids[-1] in stops else new_ids
+        self.ids += kept + end + control_ids(self.parts.template.separator, self.parts.tokenizer)
+
+
+def question_message(question: str, images: tuple[str, ...] = ()) -> Message:
+    """Return the user turn of a question: each image on a line of its own before the text, as in LLaVA's data."""
+    content: list[str | ImageSlot] = []
+    for number, path in enumerate(images):
+        content += [ImageSlot(path)] if number == 0 else ["\n", ImageSlot(path)]
+    text = f"\n{question}" if images else question
+    return Message("user", (*content, text))

@@ -1,0 +1,82 @@
+"""The command line: one small file a verb. Heavy imports happen inside the verb, so that `--help` is instant."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+from mmtune import __version__
+from mmtune.cli import chat, compare, configs, inspect, recipe, train
+from mmtune.errors import MMTuneError
+
+VERBS = (train, recipe, chat, compare, inspect, configs)
+TAKES_OVERRIDES = ("pretrain", "finetune", "sft", "run", "inspect")
+EXIT_MISTAKE = 2
+EXIT_INTERRUPTED = 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="mmtune",
+        description="Teach a language model to see, and train it on text with the same code.",
+        epilog="example:\n  mmtune run configs/demo.yaml\n\nEach verb explains itself: mmtune VERB --help",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"mmtune {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for module in VERBS:
+        module.add(verbs)
+    for verb in verbs.choices.values():
+        verb.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
+        verb.formatter_class = argparse.RawDescriptionHelpFormatter
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 2 for a mistake of the user, 130 for Ctrl-C."""
+    args = _parse(argv)
+    _quiet_libraries()
+    try:
+        return args.run(args) or 0
+    except MMTuneError as error:
+        if args.traceback:
+            raise
+        print(f"mmtune: {error}", file=sys.stderr)
+        return EXIT_MISTAKE
+    except KeyboardInterrupt:
+        print("mmtune: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse, and let overrides stand before and after options."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and (args.verb not in TAKES_OVERRIDES or any(text.startswith("-") for text in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}. See: mmtune {args.verb} --help")
+    if rest:
+        args.overrides = [*args.overrides, *rest]
+    return args
+
+
+def entry_point() -> NoReturn:
+    """What the `mmtune` command runs."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `mmtune inspect ... | head` ends quietly
+    sys.exit(main())
+
+
+def _quiet_libraries() -> None:
+    """One logging policy: our lines on standard error, only warnings of the libraries."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr, force=True)
+    logging.getLogger("mmtune").setLevel(logging.INFO)

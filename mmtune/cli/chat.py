@@ -1,0 +1,46 @@
+"""`mmtune chat`: ask a trained model about an image."""
+
+import argparse
+from typing import Any
+
+
+def add(verbs: Any) -> None:
+    """Add the verb."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "chat",
+        help="ask a trained model about an image",
+        description="Ask the model of a run folder, in a dialogue or with --prompt once.",
+        epilog="example:\n  mmtune chat runs/demo/finetune --image photo.jpg\n"
+        "  mmtune chat runs/demo/finetune --image photo.jpg --prompt 'What is this?'",
+    )
+    parser.add_argument("folder", metavar="RUN", help="a run folder, or a checkpoint in it")
+    parser.add_argument("--image", metavar="FILE", help="shown with the first question")
+    parser.add_argument("--prompt", metavar="TEXT", help="ask this one question, print the answer and leave")
+    parser.add_argument("--system", metavar="TEXT", help="a system message")
+    parser.add_argument("--llm", metavar="PATH", help="where the base language model is now, if it moved")
+    parser.add_argument("--vision", metavar="PATH", help="where the vision encoder is now, if it moved")
+    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="the longest answer (256)")
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 takes the likeliest words (0)")
+    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="when drawing: nucleus probability (1)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Chat."""
+    from rich.console import Console
+
+    from mmtune.build import load_run
+    from mmtune.chat.generate import Decoding
+    from mmtune.chat.session import ChatSession
+    from mmtune.chat.terminal import chat_loop
+    from mmtune.data.images import open_image
+
+    if args.image is not None:
+        open_image(args.image, "--image")  # a wrong path is said before the model loads
+    parts = load_run(args.folder, llm=args.llm, vision=args.vision)
+    session = ChatSession(parts, Decoding(args.max_new_tokens, args.temperature, args.top_p), args.system)
+    if args.prompt is not None:
+        print(session.ask(args.prompt, (args.image,) if args.image else ()))
+    else:
+        chat_loop(session, Console(), args.image)
+    return 0

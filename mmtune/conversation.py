@@ -1,0 +1,88 @@
+"""The values that data and models exchange: messages, conversations, samples.
+
+No reading of files, no tokenizing: those are `data/formats.py` and `data/encode.py`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+IMAGE_TOKEN_ID = -200
+"""Stands for one image token in `input_ids`. Outside every vocabulary, so that no text can spell it."""
+
+IGNORE_INDEX = -100
+"""The label of a position that is not supervised (PyTorch's default `ignore_index`)."""
+
+Role = Literal["system", "user", "assistant"]
+ROLES: tuple[str, ...] = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class ImageSlot:
+    """The place of one image inside a message.
+
+    Attributes:
+        path: the image file, as the record names it (relative to the image folder).
+    """
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one side says in one turn.
+
+    Attributes:
+        role: `system`, `user` or `assistant`.
+        content: texts and image slots in order. A text is always text: one that spells `<image>` or
+            `<|im_end|>` is neither an image nor a control token.
+    """
+
+    role: Role
+    content: tuple[str | ImageSlot, ...]
+
+    @property
+    def text(self) -> str:
+        """The message without its images."""
+        return "".join(part for part in self.content if isinstance(part, str))
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The paths of its images, in order."""
+        return tuple(part.path for part in self.content if isinstance(part, ImageSlot))
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One dialogue: an optional system message, then user and assistant in turns."""
+
+    messages: tuple[Message, ...]
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The paths of all images, in the order of their slots."""
+        return tuple(path for message in self.messages for path in message.images)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One encoded conversation.
+
+    Attributes:
+        input_ids: int[T] token ids; each image stands as `num_image_tokens` times `IMAGE_TOKEN_ID`.
+        labels: int[T] the same ids where supervised, `IGNORE_INDEX` elsewhere; `labels[0]` never is supervised,
+            since no position predicts it.
+        images: the paths of the images whose slots are in `input_ids`, in order.
+        place: `file:line` of the record, for messages.
+        num_cut_tokens: how many tokens `max_length` cut off.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    images: tuple[str, ...] = ()
+    place: str = ""
+    num_cut_tokens: int = field(default=0, compare=False)
+
+    @property
+    def num_supervised_tokens(self) -> int:
+        """How many positions carry a label."""
+        return sum(label != IGNORE_INDEX for label in self.labels)

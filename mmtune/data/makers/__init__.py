@@ -1,0 +1,1 @@
+"""Makers of data: the code behind `data_tools/` and the `make-*` steps of a recipe."""

@@ -1,0 +1,34 @@
+"""The errors a user can cause. Each is one line: the place, what is wrong, the mend.
+
+Nothing else lives here. Bugs of our own stay ordinary exceptions with a traceback.
+"""
+
+
+class MMTuneError(Exception):
+    """A mistake that the user can mend; the command line prints it as one line and exits with code 2.
+
+    Args:
+        place: where it is, such as `data/mix.json:88`, a config key or a folder.
+        message: what is wrong, what is allowed or nearest, and the mend, as whole sentences.
+    """
+
+    def __init__(self, place: object, message: str):
+        self.place = str(place)
+        self.message = " ".join(message.split())
+        super().__init__(f"{self.place}: {self.message}")
+
+
+class ConfigError(MMTuneError):
+    """A config file, a config key or a command line argument is wrong."""
+
+
+class DataError(MMTuneError):
+    """A record, an image or a data file is wrong."""
+
+
+class CheckpointError(MMTuneError):
+    """A run folder or a weights file is wrong, incomplete or made for another model."""
+
+
+class ModelError(MMTuneError):
+    """A base model is missing, cannot be read or is of an unknown kind."""

@@ -1,0 +1,1 @@
+"""Look at data and answers: inspect, compare, scores."""

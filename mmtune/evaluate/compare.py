@@ -1,0 +1,230 @@
+"""The same questions to several models: answers, scores, and whether the model looks at the image."""
+
+import random
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from mmtune.build import Parts, build_parts, choose_device, load_run
+from mmtune.chat.generate import Decoding, answer_text, embed_images, generate_ids
+from mmtune.chat.session import question_message
+from mmtune.conversation import Conversation
+from mmtune.data.images import open_image
+from mmtune.errors import ConfigError
+from mmtune.evaluate.metrics import wilson_interval
+from mmtune.evaluate.questions import Question
+from mmtune.run_folder import read_config, require_complete
+
+BASE = "base"
+CONTROLS = ("blank", "shuffled")
+ALL_GROUPS = "all"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One model's answer to one question.
+
+    Attributes:
+        model: name of the model.
+        condition: `image`, `blank` (an image of one colour), `shuffled` (another question's image) or `none`.
+        text: what it said.
+        correct: None where the question has no reference.
+    """
+
+    model: str
+    condition: str
+    text: str
+    correct: bool | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Answers to each question, in the order of the questions."""
+
+    questions: list[Question]
+    models: list[dict[str, str]]
+    answers: list[list[Answer]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def compare_models(
+    names: list[str],
+    questions: list[Question],
+    *,
+    controls: Iterable[str] = (),
+    decoding: Decoding | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    device: torch.device | None = None,
+) -> Comparison:
+    """Ask every model every question, with greedy decoding unless told otherwise.
+
+    Args:
+        names: run folders from before to after; `base` stands for the language model of the last one, untrained and
+            asked without image tokens.
+        questions: with or without images and references.
+        controls: of `CONTROLS`: the last model is asked again with these images instead of the right one.
+        decoding: how answers are chosen.
+        batch_size: prompts answered together.
+        seed: of the shuffled images.
+        device: None takes a GPU where there is one.
+
+    Raises:
+        ConfigError: an unknown control, or `base` as the last model.
+    """
+    controls = tuple(controls)
+    for control in controls:
+        if control not in CONTROLS:
+            raise ConfigError("controls", f"unknown control '{control}'. Known: {', '.join(CONTROLS)}.")
+    if names[-1] == BASE:
+        raise ConfigError(BASE, "it stands for the language model of the last run: name a run folder after it.")
+    for name in names:
+        if name != BASE:
+            require_complete(Path(name))
+    started = time.monotonic()
+    shuffled = shuffled_images(questions, seed)
+    answers: list[list[Answer]] = [[] for _ in questions]
+    models = []
+    for number, name in enumerate(names):
+        parts = _load(name, names[-1], device or choose_device())
+        asker = Asker(parts, decoding or Decoding(max_new_tokens=64), batch_size)
+        label = describe_model(name)
+        models.append(label)
+        conditions = ("image", *(controls if number == len(names) - 1 else ())) if parts.model.vision else ("none",)
+        for condition in conditions:
+            _add_answers(answers, questions, label["name"], condition, asker, shuffled)
+    return Comparison(questions, models, answers, round(time.monotonic() - started, 1))
+
+
+def _add_answers(
+    answers: list[list[Answer]], questions: list[Question], model: str, condition: str, asker: "Asker", shuffled: list[Any]
+) -> None:
+    """Ask all questions under one condition; those without an image are asked once, not again as a control."""
+    chosen, images = [], []
+    for number, question in enumerate(questions):
+        if question.images or condition in ("image", "none"):
+            chosen.append(number)
+            options = {"image": question.images, "none": (), "blank": (None,) * len(question.images)}
+            images.append(options.get(condition, shuffled[number]))
+    texts = asker.ask([questions[number].question for number in chosen], images)
+    for number, text in zip(chosen, texts, strict=True):
+        question = questions[number]
+        shown = condition if question.images else "none"
+        answers[number].append(Answer(model, shown, text, question.is_right(text)))
+
+
+def _load(name: str, last: str, device: torch.device) -> Parts:
+    if name != BASE:
+        return load_run(name, device=device)
+    config = read_config(Path(last)).model
+    config.vision = config.projector = config.adapter = None
+    config.llm.tune = "frozen"
+    parts = build_parts(config, device)
+    parts.model.eval()
+    return parts
+
+
+def describe_model(name: str) -> dict[str, str]:
+    """Return name, label and note of a model for tables and pages."""
+    if name == BASE:
+        return {"name": BASE, "label": "Base", "note": "the untouched language model, asked without image tokens"}
+    config = read_config(Path(name)).model
+    trained = [part for part in ("vision", "projector") if getattr(config, part) and getattr(config, part).tune == "full"]
+    trained += [config.adapter["kind"]] if config.adapter else (["llm"] if config.llm.tune == "full" else [])
+    return {"name": Path(name).name, "label": Path(name).name, "note": f"trained: {' + '.join(trained)} ({name})"}
+
+
+def shuffled_images(questions: list[Question], seed: int) -> list[tuple[str, ...]]:
+    """Give each question the images of another question with as many images, never its own."""
+    rng = random.Random(seed)
+    result: list[tuple[str, ...]] = []
+    for question in questions:
+        others = sorted({other.images for other in questions if len(other.images) == len(question.images)} - {question.images})
+        result.append(rng.choice(others) if others else question.images)
+    return result
+
+
+class Asker:
+    """Answers single questions in batches of about equal length; each image is encoded once.
+
+    Args:
+        parts: the model.
+        decoding: how answers are chosen.
+        batch_size: prompts answered together.
+    """
+
+    def __init__(self, parts: Parts, decoding: Decoding, batch_size: int):
+        self.parts, self.decoding, self.batch_size = parts, decoding, batch_size
+        self.embeds: dict[str | None, torch.Tensor] = {}
+
+    def ask(self, questions: list[str], images: list[tuple[str | None, ...]]) -> list[str]:
+        """Return an answer to each question; an image of None is a blank one."""
+        prompts = [self._prompt(text, shown) for text, shown in zip(questions, images, strict=True)]
+        texts = [""] * len(prompts)
+        order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
+        for batch in _batches(order, self.batch_size):
+            embeds = self._image_embeds([images[number] for number in batch])
+            for number, ids in zip(batch, generate_ids(self.parts, [prompts[n] for n in batch], embeds, self.decoding), strict=True):
+                texts[number] = answer_text(self.parts, ids)
+        return texts
+
+    def _prompt(self, text: str, images: tuple[str | None, ...]) -> list[int]:
+        message = question_message(text, tuple(path or "blank" for path in images))
+        return self.parts.encode(Conversation((message,)), add_generation_prompt=True).input_ids
+
+    def _image_embeds(self, images: list[tuple[str | None, ...]]) -> list[torch.Tensor | None]:
+        new = sorted({path for shown in images for path in shown} - self.embeds.keys(), key=str)
+        if new:
+            assert self.parts.transform is not None
+            pixels = torch.stack([self.parts.transform(self._open(path)) for path in new])
+            self.embeds.update(zip(new, embed_images(self.parts, pixels), strict=True))
+        return [torch.stack([self.embeds[path] for path in shown]) if shown else None for shown in images]
+
+    def _open(self, path: str | None) -> Image.Image:
+        assert self.parts.transform is not None
+        transform = self.parts.transform
+        return Image.new("RGB", (transform.image_size,) * 2, transform.padding_colour) if path is None else open_image(path)
+
+
+def _batches(items: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def score(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return one row a set, group, model and condition, with the share of right answers and its 95 % interval.
+
+    Each set also has rows of the group `all`. Questions without a reference do not count.
+    """
+    counts: dict[tuple[str, str, str, str], list[int]] = {}
+    for question, answers in zip(comparison.questions, comparison.answers, strict=True):
+        for answer in answers:
+            if answer.correct is None:
+                continue
+            for group in dict.fromkeys((question.group, ALL_GROUPS)):
+                row = counts.setdefault((question.set, group, answer.model, answer.condition), [0, 0])
+                row[0] += answer.correct
+                row[1] += 1
+    rows = []
+    for (set_name, group, model, condition), (correct, total) in counts.items():
+        low, high = wilson_interval(correct, total)
+        row = {"set": set_name, "group": group, "model": model, "condition": condition, "correct": correct, "total": total}
+        rows.append(row | {"rate": correct / total, "low": low, "high": high})
+    return rows
+
+
+def retention(comparison: Comparison) -> dict[str, Any] | None:
+    """Of the questions without an image that the first model answers right, how many the last still does."""
+    before, after = comparison.models[0]["name"], comparison.models[-1]["name"]
+    kept = of = 0
+    for question, answers in zip(comparison.questions, comparison.answers, strict=True):
+        right = {answer.model: answer.correct for answer in answers if not question.images}
+        if right.get(before):
+            of += 1
+            kept += bool(right.get(after))
+    return {"before": before, "after": after, "kept": kept, "of": of} if of else None

@@ -1,0 +1,54 @@
+"""Is an answer right, and how sure is a share of right answers."""
+
+import math
+import re
+import string
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalize(text: str) -> str:
+    """Lower case, without punctuation and articles, single spaces.
+
+    >>> normalize("An apple,  on the LEFT.")
+    'apple on left'
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact(answer: str, references: list[str]) -> bool:
+    """Whether the normalized answer equals one of the references.
+
+    >>> exact("a Dog", ["A dog."]), exact("A dog and a cat.", ["A dog."])
+    (True, False)
+    """
+    return normalize(answer) in {normalize(reference) for reference in references}
+
+
+def contains(answer: str, references: list[str]) -> bool:
+    """Whether one of the references stands in the answer as whole words, normalized.
+
+    >>> contains("It is Paris, of course.", ["Paris"]), contains("12", ["2"])
+    (True, False)
+    """
+    words = f" {normalize(answer)} "
+    return any(f" {normalize(reference)} " in words for reference in references)
+
+
+MATCHES = {"exact": exact, "contains": contains}
+
+
+def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927), which stays inside 0..1 also for few answers.
+
+    >>> tuple(round(value, 3) for value in wilson_interval(45, 50))
+    (0.786, 0.957)
+    """
+    if not total:
+        return 0.0, 1.0
+    share, square = correct / total, z * z
+    centre = share + square / (2 * total)
+    spread = z * math.sqrt(share * (1 - share) / total + square / (4 * total * total))
+    scale = 1 + square / total
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)

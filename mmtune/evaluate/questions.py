@@ -1,0 +1,86 @@
+"""Questions with references, as chat, compare and evaluation read them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmtune.data.records import Record, read_records
+from mmtune.errors import DataError
+from mmtune.evaluate.metrics import MATCHES
+
+KEYS = ("id", "image", "question", "reference", "group", "match")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of a questions file.
+
+    Attributes:
+        id: its name; the line where the file gives none.
+        set: what the questions of its file are called.
+        group: a kind of question, scored apart.
+        question: the text.
+        images: image files, resolved.
+        reference: right answers; empty where none is known.
+        match: how an answer is compared with them, a key of `MATCHES`.
+    """
+
+    id: str
+    set: str
+    group: str
+    question: str
+    images: tuple[str, ...]
+    reference: tuple[str, ...]
+    match: str = "exact"
+
+    def is_right(self, answer: str) -> bool | None:
+        """Whether an answer is right; None where no reference is known."""
+        return MATCHES[self.match](answer, list(self.reference)) if self.reference else None
+
+
+def read_questions(path: Path | str, image_folder: Path | str | None = None, set_name: str | None = None) -> list[Question]:
+    """Read a questions file: JSON lines or a JSON list of objects.
+
+    Each holds `question` and may hold `id`, `image` (path or list), `reference` (text or list), `group` and `match`.
+
+    Args:
+        path: the file.
+        image_folder: what image paths are relative to; None takes the file's folder.
+        set_name: what to call these questions; None takes the file's name.
+
+    Raises:
+        DataError: a question is malformed or its image is missing.
+    """
+    path = Path(path)
+    folder = Path(image_folder) if image_folder is not None else path.parent
+    name = set_name or path.stem.replace("_", " ")
+    return [_question(record, folder, name) for record in read_records(path)]
+
+
+def _question(record: Record, folder: Path, set_name: str) -> Question:
+    value: Any = record.value
+    if not isinstance(value, dict) or not isinstance(value.get("question"), str) or not value["question"].strip():
+        raise DataError(record.place, "a question is an object with a text under 'question'. Mend the record.")
+    unknown = [key for key in value if key not in KEYS]
+    if unknown:
+        raise DataError(record.place, f"unknown key '{unknown[0]}'. Known: {', '.join(KEYS)}.")
+    match = value.get("match", "exact")
+    if match not in MATCHES:
+        raise DataError(record.place, f"unknown match '{match}'. Known: {', '.join(MATCHES)}.")
+    images = tuple(str(folder / image) for image in _texts(value.get("image"), "image", record))
+    for image in images:
+        if not Path(image).is_file():
+            message = f"image {image} is missing (resolved to {Path(image).resolve()}). Mend the path, or --image-folder."
+            raise DataError(record.place, message)
+    name = str(value.get("id", record.line))
+    reference = _texts(value.get("reference"), "reference", record)
+    return Question(name, set_name, str(value.get("group", set_name)), value["question"], images, reference, match)
+
+
+def _texts(value: Any, key: str, record: Record) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+        raise DataError(record.place, f"'{key}' is a text, a list of texts or null (got {value!r:.60}).")
+    return tuple(texts)

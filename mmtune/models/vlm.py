@@ -1,0 +1,113 @@
+"""The whole model: vision encoder, projector, language model. The data already holds N slots for every image."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from mmtune.conversation import IMAGE_TOKEN_ID
+from mmtune.models.loss import answer_loss
+from mmtune.models.projector import Projector
+from mmtune.models.vision import VisionEncoder
+
+
+class VisionLanguageModel(nn.Module):
+    """A language model that reads projected image features at the slots of its input.
+
+    Without `vision` and `projector` it is a plain language model: text runs use the same class.
+
+    Args:
+        llm: a causal language model of transformers, with its adapter already attached.
+        vision: gives float[N, tokens, D] for N images.
+        projector: from D to the language model's width.
+    """
+
+    accepts_loss_kwargs = True  # the Trainer passes the supervised tokens of the whole step
+
+    def __init__(self, llm: nn.Module, vision: VisionEncoder | None = None, projector: Projector | None = None):
+        super().__init__()
+        assert (vision is None) == (projector is None)
+        self.llm, self.vision, self.projector = llm, vision, projector
+
+    @property
+    def base_llm(self) -> PreTrainedModel:
+        """The causal language model inside a PEFT wrapper, or itself."""
+        llm: Any = self.llm
+        return llm if isinstance(llm, PreTrainedModel) else llm.get_base_model()
+
+    @property
+    def config(self) -> Any:
+        """The language model's config, where the Trainer and DeepSpeed look for `hidden_size`."""
+        return self.base_llm.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the language model's embeddings are."""
+        return self.base_llm.get_input_embeddings().weight.device
+
+    def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Map images float[N, 3, H, W] to embeddings float[N, tokens, hidden_size]."""
+        assert self.vision is not None and self.projector is not None, "this model has no vision encoder"
+        return self.projector(self.vision(pixel_values.to(self.device)))
+
+    def embed(self, input_ids: torch.Tensor, image_embeds: torch.Tensor | None = None) -> torch.Tensor:
+        """Return input embeddings float[B, T, hidden_size] with the images in their slots.
+
+        Args:
+            input_ids: int64[B, T], `IMAGE_TOKEN_ID` at the slots.
+            image_embeds: float[N, tokens, hidden_size], in the order of the slots.
+
+        Raises:
+            ValueError: slots and image tokens differ in number.
+        """
+        slots = input_ids == IMAGE_TOKEN_ID
+        embeds = self.base_llm.get_input_embeddings()(input_ids.masked_fill(slots, 0))
+        num_image_tokens = 0 if image_embeds is None else image_embeds.shape[0] * image_embeds.shape[1]
+        if int(slots.sum()) != num_image_tokens:
+            raise ValueError(f"{int(slots.sum())} image slots in the ids but {num_image_tokens} image tokens given")
+        if image_embeds is None:
+            return embeds
+        return embeds.masked_scatter(slots.unsqueeze(-1), image_embeds.to(embeds.dtype))
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Return `{"loss"}` of one batch.
+
+        Args:
+            input_ids: int64[B, T], padded on the right.
+            labels: int64[B, T], `IGNORE_INDEX` where not supervised.
+            pixel_values: float[N, 3, H, W] of all images of the batch, or None for text.
+            position_ids: int64[B, T] where rows hold several samples, else None.
+            num_items_in_batch: supervised tokens of the whole optimizer step; see `answer_loss`.
+        """
+        image_embeds = None if pixel_values is None else self.encode_images(pixel_values)
+        embeds = self.embed(input_ids, image_embeds)
+        if image_embeds is None and self.projector is not None and self.training:
+            embeds = embeds + self._projector_gradients().to(embeds.dtype)
+        hidden = self.hidden_states(embeds, position_ids)
+        head = self.base_llm.get_output_embeddings()
+        return {"loss": answer_loss(hidden, labels, head, num_items_in_batch)}
+
+    def hidden_states(self, embeds: torch.Tensor, position_ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the last hidden states float[B, T, hidden_size] of embeddings float[B, T, hidden_size]."""
+        body = self.base_llm.get_decoder()
+        return body(inputs_embeds=embeds, position_ids=position_ids, use_cache=False).last_hidden_state
+
+    def _projector_gradients(self) -> torch.Tensor:
+        """A zero that gives the projector gradients of zero, so that ranks with and without images agree."""
+        assert self.projector is not None
+        trained = [parameter.sum() for parameter in self.projector.parameters() if parameter.requires_grad]
+        return 0.0 * torch.stack(trained).sum() if trained else torch.zeros((), device=self.device)
+
+    def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
+        """Recompute the language model's blocks in the backward pass; called by the Trainer."""
+        self.base_llm.gradient_checkpointing_enable({"use_reentrant": False})
+
+    activation_checkpointing_enable = gradient_checkpointing_enable

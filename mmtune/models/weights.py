@@ -1,0 +1,168 @@
+"""Save what was trained, load it back by name in both directions. safetensors only."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from mmtune.errors import CheckpointError
+from mmtune.models.vlm import VisionLanguageModel
+
+ADAPTER_FOLDER = "adapter"
+ADAPTER_FILE = "adapter/adapter_model.safetensors"
+PROJECTOR_FILE = "projector.safetensors"
+
+
+def save_weights(model: VisionLanguageModel, folder: Path) -> None:
+    """Write the projector, the adapter and every other trained part into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if model.projector is not None:
+        write_tensors(folder / PROJECTOR_FILE, model.projector.state_dict())
+    if isinstance(model.llm, PeftModel):
+        _save_adapter(model.llm, folder / ADAPTER_FOLDER)
+    for name, part in _fully_tuned(model).items():
+        write_tensors(folder / f"{name}.safetensors", _trained(part))
+
+
+def _save_adapter(llm: PeftModel, folder: Path) -> None:
+    llm.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    _use_default_mode(folder / "adapter_model.safetensors")
+
+
+def load_weights(model: VisionLanguageModel, folder: Path, *, parts: tuple[str, ...] | None = None) -> list[str]:
+    """Load the parts that a run folder holds.
+
+    Args:
+        model: built as the run was.
+        folder: a run folder or a checkpoint in it.
+        parts: of `projector`, `adapter`, `llm`, `vision`; None takes all the model has, and each must be there.
+
+    Returns:
+        The names of the parts loaded.
+
+    Raises:
+        CheckpointError: a file is missing or broken, or its names or shapes are not those of the model.
+    """
+    loaded = []
+    for part in wanted_parts(model) if parts is None else parts:
+        if part == "projector":
+            assert model.projector is not None
+            tensors = read_tensors(folder / PROJECTOR_FILE)
+            _check_projector(tensors, model.projector, folder)
+            load_strictly(model.projector, tensors, folder / PROJECTOR_FILE)
+        elif part == "adapter":
+            _load_adapter(model.llm, folder / ADAPTER_FILE)
+        else:
+            path = folder / f"{part}.safetensors"
+            load_strictly(getattr(model, part), read_tensors(path), path, trained_only=True)
+        loaded.append(part)
+    return loaded
+
+
+def wanted_parts(model: VisionLanguageModel) -> list[str]:
+    """Name the parts that a run of this model saves."""
+    parts = ["projector"] if model.projector is not None else []
+    parts += ["adapter"] if isinstance(model.llm, PeftModel) else []
+    return parts + list(_fully_tuned(model))
+
+
+def held_parts(folder: Path) -> list[str]:
+    """Name the parts that a run folder holds."""
+    files = {"projector": PROJECTOR_FILE, "adapter": ADAPTER_FILE, "llm": "llm.safetensors", "vision": "vision.safetensors"}
+    return [part for part, name in files.items() if (folder / name).is_file()]
+
+
+def _fully_tuned(model: VisionLanguageModel) -> dict[str, nn.Module]:
+    parts: dict[str, nn.Module] = {}
+    if not isinstance(model.llm, PeftModel) and _trained(model.llm):
+        parts["llm"] = model.llm
+    if model.vision is not None and _trained(model.vision):
+        parts["vision"] = model.vision
+    return parts
+
+
+def _trained(part: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in part.named_parameters() if value.requires_grad}
+
+
+def load_strictly(part: nn.Module, tensors: dict[str, torch.Tensor], path: Path, trained_only: bool = False) -> None:
+    """Copy tensors into a part whose names and shapes must be the same.
+
+    Raises:
+        CheckpointError: names are missing or left over, or a shape differs.
+    """
+    own = _trained(part) if trained_only else part.state_dict()
+    _check_names(set(own), set(tensors), path)
+    for name, value in tensors.items():
+        if own[name].shape != value.shape:
+            message = f"'{name}' is {list(value.shape)} in the file, {list(own[name].shape)} in this model."
+            raise CheckpointError(path, f"{message} It was trained for another model.")
+    with torch.no_grad():
+        for name, value in tensors.items():
+            own[name].copy_(value)
+
+
+def _load_adapter(llm: Any, path: Path) -> None:
+    tensors = read_tensors(path)
+    own = get_peft_model_state_dict(llm, save_embedding_layers=False)
+    _check_names(set(own), set(tensors), path)
+    for name, value in tensors.items():
+        if own[name].shape != value.shape:
+            message = f"'{name}' is {list(value.shape)} in the file, {list(own[name].shape)} here."
+            raise CheckpointError(path, f"{message} It was trained with another rank or for another model.")
+    set_peft_model_state_dict(llm, tensors)
+
+
+def _check_names(own: set[str], given: set[str], path: Path) -> None:
+    missing, extra = sorted(own - given), sorted(given - own)
+    if missing or extra:
+        parts = [f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+                 for names, what in ((missing, "missing"), (extra, "left over")) if names]
+        raise CheckpointError(path, f"its weights are not this model's: {' and '.join(parts)}. Name the right run folder.")
+
+
+def _check_projector(tensors: dict[str, torch.Tensor], projector: Any, folder: Path) -> None:
+    """Say what a projector of another size was made for, before names are compared."""
+    weights = [value for name, value in tensors.items() if name.endswith("weight") and value.dim() == 2]
+    if not weights:
+        raise CheckpointError(folder / PROJECTOR_FILE, "holds no projector weights. Name a run folder of `mmtune pretrain`.")
+    width_in, width_out = weights[0].shape[1], weights[-1].shape[0]
+    if (width_in, width_out) != (projector.in_features, projector.out_features):
+        message = (
+            f"its projector maps {width_in} -> {width_out}, this model needs {projector.in_features} ->"
+            f" {projector.out_features}. It was trained for another vision encoder or LLM."
+        )
+        raise CheckpointError(folder, message)
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        CheckpointError: it is missing or broken.
+    """
+    if not path.is_file():
+        raise CheckpointError(path, f"no such file (resolved to {path.resolve()}). Name a run folder that holds it.")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(path, f"broken or cut off ({error}). Take another checkpoint.") from None
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a safetensors file with the usual file mode."""
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+    _use_default_mode(path)
+
+
+def _use_default_mode(path: Path) -> None:
+    """Undo the 0600 that safetensors gives its files."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)

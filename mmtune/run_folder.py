@@ -1,0 +1,131 @@
+"""The files of a run: what stands where, whether it is complete, what it was made with.
+
+A run folder and each `checkpoint-N/` in it hold the same files, so that each can be asked, continued or compared by
+its path alone. Weights are read and written by `models/weights.py`.
+"""
+
+import json
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mmtune.config import Config, config_from_values, read_yaml, to_values, to_yaml
+from mmtune.errors import CheckpointError
+from mmtune.hashing import file_hash, value_hash
+
+CONFIG_FILE = "config.yaml"
+MANIFEST_FILE = "manifest.json"
+VERSIONS_FILE = "versions.json"
+DATA_FILE = "data.json"
+PREPROCESSOR_FILE = "preprocessor.json"
+TOKENIZER_FOLDER = "tokenizer"
+LIBRARIES = ("mmtune", "torch", "transformers", "peft", "accelerate", "bitsandbytes")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON with a line end."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run.
+
+    Raises:
+        CheckpointError: it is missing or broken.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(path.parent, f"has no {path.name}: not a complete run folder.") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(path, f"cannot be read: {error}. Take another checkpoint.") from None
+
+
+def write_settings(folder: Path, config: Config, verb: str, base_models: dict[str, Any], data: dict[str, Any]) -> None:
+    """Write the resolved config, the versions and what became of the data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = f"# Resolved config; reproduce the run with: mmtune {verb} THIS_FILE train.output_dir=NEW_FOLDER\n"
+    (folder / CONFIG_FILE).write_text(text + to_yaml(config), encoding="utf-8")
+    write_json(folder / VERSIONS_FILE, {"verb": verb, "versions": library_versions(), "base_models": base_models})
+    write_json(folder / DATA_FILE, data)
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that shape a result."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def write_manifest(folder: Path, **facts: Any) -> None:
+    """List every file of a finished folder with its size and hash. Written last: with it the folder is complete."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != MANIFEST_FILE and not name.startswith("checkpoint-"):
+            files[name] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
+    beside = folder / f"{MANIFEST_FILE}.part"
+    write_json(beside, {"complete": True, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts, "files": files})
+    beside.replace(folder / MANIFEST_FILE)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a run or checkpoint was written to its end."""
+    return (folder / MANIFEST_FILE).is_file()
+
+
+def require_complete(folder: Path) -> None:
+    """Check that a folder is a complete run whose files have the sizes of its manifest.
+
+    Raises:
+        CheckpointError: it is no run, not complete, or a file is missing or cut off.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(folder, f"no such folder (resolved to {folder.resolve()}). Name a run folder.")
+    if not is_complete(folder):
+        newest = newest_checkpoint(folder)
+        hint = f" Its newest checkpoint is {newest}." if newest else " `mmtune pretrain` and `finetune` make run folders."
+        raise CheckpointError(folder, f"not a complete run: it has no {MANIFEST_FILE}.{hint}")
+    for name, facts in read_json(folder / MANIFEST_FILE)["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(path, "is missing, though the manifest lists it. Restore it or take another checkpoint.")
+        if path.stat().st_size != facts["bytes"]:
+            message = f"has {path.stat().st_size} bytes, the manifest says {facts['bytes']}. Take another checkpoint."
+            raise CheckpointError(path, message)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the complete `checkpoint-N` with the largest N, or None."""
+    found = []
+    for path in folder.glob("checkpoint-*"):
+        number = path.name.removeprefix("checkpoint-")
+        if number.isdigit() and is_complete(path):
+            found.append((int(number), path))
+    return max(found)[1] if found else None
+
+
+def read_config(folder: Path) -> Config:
+    """Return the resolved config of a run."""
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(folder, f"has no {CONFIG_FILE}: not a run folder. Name the output_dir of a training run.")
+    return config_from_values(read_yaml(path), str(path), read_verb(folder))
+
+
+def read_verb(folder: Path) -> str:
+    """Return the verb that made a run."""
+    return read_json(folder / VERSIONS_FILE)["verb"]
+
+
+def config_hash(config: Config) -> str:
+    """Return the hash of all that shapes the result: the config without the folder it is written to."""
+    values = to_values(config)
+    values["train"].pop("output_dir")
+    return value_hash(values)

@@ -1,0 +1,1 @@
+"""Training: the main path, the Trainer subclass, arguments, callbacks."""

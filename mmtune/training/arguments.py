@@ -1,0 +1,57 @@
+"""From our `train:` section to Hugging Face's TrainingArguments, in this file alone."""
+
+import torch
+from transformers import TrainingArguments
+
+from mmtune.config import TrainConfig
+from mmtune.errors import ConfigError
+
+
+class PlacedTrainingArguments(TrainingArguments):
+    """TrainingArguments for a model that is already where it belongs (a quantized one cannot be moved)."""
+
+    @property
+    def place_model_on_device(self) -> bool:
+        """False: `build_parts` has placed it."""
+        return False
+
+
+def training_arguments(config: TrainConfig, device: torch.device) -> TrainingArguments:
+    """Return the Trainer's arguments for a run.
+
+    Rotation of checkpoints, progress and logs are our own, so the Trainer's are off.
+
+    Raises:
+        ConfigError: the Trainer refuses a value, such as the name of an optimizer or a schedule.
+    """
+    try:
+        return PlacedTrainingArguments(
+            output_dir=config.output_dir,
+            per_device_train_batch_size=config.per_device_train_batch_size,
+            gradient_accumulation_steps=config.gradient_accumulation_steps,
+            num_train_epochs=config.num_train_epochs,
+            max_steps=config.max_steps,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type=config.lr_scheduler_type,
+            warmup_steps=config.warmup_ratio,  # below 1 it is a share of all steps
+            optim=config.optim,
+            adam_beta1=config.adam_beta1,
+            adam_beta2=config.adam_beta2,
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.max_grad_norm,
+            activation_checkpointing=config.gradient_checkpointing,
+            logging_steps=config.logging_steps,
+            logging_nan_inf_filter=False,
+            save_strategy="steps" if config.save_steps > 0 else "no",
+            save_steps=max(config.save_steps, 1),
+            seed=config.seed,
+            dataloader_num_workers=config.dataloader_num_workers,
+            dataloader_pin_memory=device.type == "cuda",
+            use_cpu=device.type == "cpu",
+            remove_unused_columns=False,
+            label_names=["labels"],
+            report_to="none",
+            disable_tqdm=True,
+        )
+    except (ValueError, KeyError, ImportError) as error:
+        raise ConfigError("train", f"the Trainer refuses this: {str(error).splitlines()[0][:300]}") from None

@@ -1,0 +1,211 @@
+"""The main path of `pretrain`, `finetune` and `sft`: from a config to a complete run folder."""
+
+import logging
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from transformers import set_seed
+
+from mmtune.build import (
+    Parts,
+    base_models,
+    build_dataset,
+    build_parts,
+    calibrate_projector,
+    choose_device,
+    load_initial_weights,
+)
+from mmtune.config import Config, to_values
+from mmtune.data.dataset import SampleDataset, SampleReport
+from mmtune.errors import CheckpointError, ConfigError
+from mmtune.hashing import file_hash
+from mmtune.models.weights import save_weights
+from mmtune.run_folder import (
+    CONFIG_FILE,
+    PREPROCESSOR_FILE,
+    TOKENIZER_FOLDER,
+    config_hash,
+    is_complete,
+    newest_checkpoint,
+    read_config,
+    write_json,
+    write_manifest,
+    write_settings,
+)
+from mmtune.training.callbacks import ProgressBar, RunLog
+from mmtune.training.trainer import RunTrainer
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Config, verb: str = "finetune", *, resume: bool | str = False, overwrite: bool = False) -> Path:
+    """Train what the config says and return the complete run folder.
+
+    Args:
+        config: from `load_config`.
+        verb: `pretrain`, `finetune` or `sft`; recorded with the run.
+        resume: True continues from the newest complete checkpoint, a path from that one.
+        overwrite: delete what the output folder holds.
+
+    Raises:
+        MMTuneError: config, data, base model or checkpoint are wrong; the message holds place and mend.
+    """
+    folder = Path(config.train.output_dir)
+    if not overwrite and _is_done(folder, config):
+        log.info("%s is complete and has this config: nothing to do", folder)
+        return folder
+    checkpoint = _prepare_folder(folder, config, resume, overwrite)
+
+    device = choose_device(config.train.device)
+    set_seed(config.train.seed)
+    started = time.monotonic()
+    parts = build_parts(config.model, device)
+    log.info("%s on %s, built in %.1f s", _trained_parts(parts), device.type, time.monotonic() - started)
+
+    dataset, report = build_dataset(config, parts, lambda count: log.info("%d samples encoded", count))
+    _log_data(config, dataset, report)
+    if config.model.init_from is not None:
+        loaded = load_initial_weights(config.model, parts)
+        log.info("loaded %s from %s", " and ".join(loaded), config.model.init_from)
+    if checkpoint is None and (config.model.init_from is None or "projector" not in loaded):
+        calibrate_projector(config.model, parts, dataset)
+
+    facts = _data_facts(config, dataset, report)
+    models = base_models(config.model)
+
+    def write_run(target: Path) -> None:
+        write_settings(target, config, verb, models, facts)
+        _write_parts(target, parts)
+
+    run_log = RunLog(folder, _step_of(checkpoint))
+    train_config = config.train
+    samples_per_step = train_config.per_device_train_batch_size * train_config.gradient_accumulation_steps
+    bar = ProgressBar(verb, samples_per_step, Console(file=sys.stderr))
+    trainer = RunTrainer(parts.model, config, dataset, write_run, [run_log, bar])
+    try:
+        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        bar.close()
+    write_run(folder)
+    seconds = round(run_log.seconds_before + time.monotonic() - run_log.started, 1)
+    write_manifest(folder, steps=result.global_step, train_seconds=seconds)
+    log.info("%d steps in %.0f s; the run is in %s", result.global_step, seconds, folder)
+    return folder
+
+
+def _is_done(folder: Path, config: Config) -> bool:
+    if not is_complete(folder):
+        return False
+    if config_hash(read_config(folder)) == config_hash(config):
+        return True
+    differences = ", ".join(config_differences(read_config(folder), config)[:4])
+    message = f"holds a complete run with another config ({differences}). Take another train.output_dir, or --overwrite."
+    raise CheckpointError(folder, message)
+
+
+def _prepare_folder(folder: Path, config: Config, resume: bool | str, overwrite: bool) -> Path | None:
+    """Make the folder ready to write to; return the checkpoint to continue from."""
+    if folder.is_file():
+        raise ConfigError("train.output_dir", f"{folder} is a file. Name a folder.")
+    if overwrite and folder.exists():
+        shutil.rmtree(folder)
+    checkpoint = _checkpoint_to_resume(folder, config, resume)
+    if not resume and folder.exists() and any(folder.iterdir()):
+        newest = newest_checkpoint(folder)
+        hint = f"--resume continues from {newest.name}; " if newest else "it has no checkpoint; "
+        raise CheckpointError(folder, f"holds files of an incomplete run. {hint}--overwrite deletes it and starts anew.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".write-test"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        message = f"cannot write to {folder.resolve()}: {error.strerror}. Mend its mode, or name another folder."
+        raise ConfigError("train.output_dir", message) from None
+    return checkpoint
+
+
+def _checkpoint_to_resume(folder: Path, config: Config, resume: bool | str) -> Path | None:
+    if not resume:
+        return None
+    checkpoint = newest_checkpoint(folder) if resume is True else Path(str(resume))
+    if checkpoint is None:
+        log.info("%s has no complete checkpoint: starting at step 0", folder)
+        return None
+    if not is_complete(checkpoint):
+        raise CheckpointError(checkpoint, "not a complete checkpoint. --resume alone takes the newest complete one.")
+    differences = config_differences(read_config(checkpoint), config)
+    if differences:
+        message = f"was made with another config: {', '.join(differences[:6])}. Set these back, or start a new run."
+        raise CheckpointError(checkpoint, message)
+    log.info("continuing from %s", checkpoint)
+    return checkpoint
+
+
+def config_differences(before: Config, now: Config) -> list[str]:
+    """Name the keys on which two configs differ, as `key: before -> now`; the output folder does not count."""
+    old, new = _flat(to_values(before)), _flat(to_values(now))
+    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key != "train.output_dir")
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys]
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(values, dict) and values:
+        pairs = [_flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in values.items()]
+    elif isinstance(values, list) and values:
+        pairs = [_flat(value, f"{prefix}[{number}]") for number, value in enumerate(values)]
+    else:
+        return {prefix: values}
+    return {key: value for part in pairs for key, value in part.items()}
+
+
+def _write_parts(folder: Path, parts: Parts) -> None:
+    save_weights(parts.model, folder)
+    parts.tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
+    if parts.transform is not None:
+        write_json(folder / PREPROCESSOR_FILE, parts.transform.to_dict())
+
+
+def _data_facts(config: Config, dataset: SampleDataset, report: SampleReport) -> dict[str, Any]:
+    files = [{"path": source.path, "sha256": file_hash(Path(source.path))} for source in config.data.train]
+    return {
+        "files": files,
+        "num_records": report.num_records,
+        "num_samples": report.num_samples,
+        "num_cut_samples": report.num_cut,
+        "num_tokens": sum(dataset.lengths),
+        "num_supervised_tokens": sum(sample.num_supervised_tokens for sample in dataset.samples),
+        "skipped": report.skipped,
+    }
+
+
+def _log_data(config: Config, dataset: SampleDataset, report: SampleReport) -> None:
+    num_supervised = sum(sample.num_supervised_tokens for sample in dataset.samples)
+    log.info("%d samples, %d tokens, %d of them supervised", len(dataset), sum(dataset.lengths), num_supervised)
+    if report.num_cut:
+        log.warning("%d samples were cut at data.max_length=%d", report.num_cut, config.data.max_length)
+    for entry in report.skipped[:10]:
+        log.warning("skipped %s: %s", entry["place"], entry["reason"])
+    if len(report.skipped) > 10:
+        log.warning("skipped %d records in all; data.json lists them", len(report.skipped))
+
+
+def _trained_parts(parts: Parts) -> str:
+    """Say which parts train and how large they are."""
+    model, texts = parts.model, []
+    for name in ("vision", "projector", "llm"):
+        part = getattr(model, name)
+        if part is not None:
+            total = sum(value.numel() for value in part.parameters())
+            trained = sum(value.numel() for value in part.parameters() if value.requires_grad)
+            texts.append(f"{name} {total / 1e6:.1f} M ({trained / 1e6:.2f} M trained)" if trained else f"{name} {total / 1e6:.1f} M")
+    return ", ".join(texts)
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0

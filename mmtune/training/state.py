@@ -1,0 +1,77 @@
+"""Optimizer, scheduler and random states as safetensors and JSON: what a resume needs beside the weights. No pickle."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmtune.models.weights import read_tensors, write_tensors
+from mmtune.run_folder import read_json, write_json
+
+STATE_FOLDER = "state"
+
+
+def save_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
+    """Write the optimizer's tensors to `state/optimizer.safetensors`, all else to `state/optimizer.json`."""
+    folder = folder / STATE_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    state = optimizer.state_dict()
+    tensors: dict[str, torch.Tensor] = {}
+    values: dict[str, dict[str, Any]] = {}
+    for index, slots in state["state"].items():
+        for name, value in slots.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{index}.{name}"] = value
+            else:
+                values.setdefault(str(index), {})[name] = value
+    write_tensors(folder / "optimizer.safetensors", tensors)
+    facts = {"param_groups": state["param_groups"], "values": values, "scheduler": scheduler.state_dict()}
+    write_json(folder / "optimizer.json", facts)
+
+
+def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
+    """Read what `save_optimizer` wrote into an optimizer over the same parameters and its scheduler."""
+    folder = folder / STATE_FOLDER
+    facts = read_json(folder / "optimizer.json")
+    slots: dict[int, dict[str, Any]] = {}
+    for key, tensor in read_tensors(folder / "optimizer.safetensors").items():
+        index, name = key.split(".", 1)
+        slots.setdefault(int(index), {})[name] = tensor
+    for index, values in facts["values"].items():
+        slots.setdefault(int(index), {}).update(values)
+    optimizer.load_state_dict({"state": slots, "param_groups": facts["param_groups"]})
+    scheduler.load_state_dict(facts["scheduler"])
+
+
+def save_random_state(folder: Path) -> None:
+    """Write the states of Python's, NumPy's and torch's random generators to `state/`."""
+    folder = folder / STATE_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    python = {"version": version, "gauss": gauss}
+    numpy = {"name": name, "position": position, "has_gauss": has_gauss, "cached": cached}
+    tensors = {
+        "python": torch.tensor(words, dtype=torch.int64),
+        "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64)),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    write_tensors(folder / "random.safetensors", tensors)
+    write_json(folder / "random.json", {"python": python, "numpy": numpy})
+
+
+def load_random_state(folder: Path) -> None:
+    """Set the random generators to what `save_random_state` wrote."""
+    folder = folder / STATE_FOLDER
+    tensors, facts = read_tensors(folder / "random.safetensors"), read_json(folder / "random.json")
+    python, numpy = facts["python"], facts["numpy"]
+    random.setstate((python["version"], tuple(tensors["python"].tolist()), python["gauss"]))
+    keys = tensors["numpy"].numpy().astype(np.uint32)
+    np.random.set_state((numpy["name"], keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
+    torch.set_rng_state(tensors["torch"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])

@@ -1,0 +1,116 @@
+"""A small subclass of Hugging Face's Trainer: what is saved, in which order samples come, which rate each part has.
+
+The loop, accumulation, clipping, schedules and engines are the Trainer's own.
+"""
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from mmtune.config import Config
+from mmtune.data.collate import collate
+from mmtune.data.dataset import SampleDataset
+from mmtune.data.sampler import ShuffledSampler
+from mmtune.models.vlm import VisionLanguageModel
+from mmtune.models.weights import load_weights
+from mmtune.run_folder import write_manifest
+from mmtune.training.arguments import training_arguments
+from mmtune.training.state import load_optimizer, load_random_state, save_optimizer, save_random_state
+
+
+class RunTrainer(Trainer):
+    """Trains a `VisionLanguageModel` and writes run folders.
+
+    Args:
+        model: with its frozen parts frozen.
+        config: of the run.
+        dataset: encoded samples.
+        write_run: writes all files of a run but state and manifest into a folder.
+        callbacks: progress, logs.
+    """
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        config: Config,
+        dataset: SampleDataset,
+        write_run: Callable[[Path], None],
+        callbacks: list[TrainerCallback],
+    ):
+        self.run_config, self.write_run = config, write_run
+        super().__init__(
+            model=model,
+            args=training_arguments(config.train, model.device),
+            data_collator=partial(collate, pad_token_id=model.config.pad_token_id or 0),
+            train_dataset=dataset,
+            callbacks=callbacks,
+        )
+        self.remove_callback(PrinterCallback)  # added by the Trainer wherever its own bar is off
+        # The Trainer has set `use_cache` of the language model's config; generation needs it on.
+        model.config.use_cache = True
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> ShuffledSampler:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        assert isinstance(dataset, SampleDataset)
+        group_size = self.args.train_batch_size if self.run_config.data.group_by_length else None
+        return ShuffledSampler(dataset.lengths, self.args.seed, group_size)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Give each part its own learning rate and weight decay; norms and biases have none."""
+        if self.optimizer is None:
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = optimizer_class(self._parameter_groups(), **options)
+        return self.optimizer
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        decayed = set(self.get_decay_parameter_names(self.model))
+        train, groups = self.run_config.train, []
+        for part in ("llm", "vision", "projector"):
+            settings = getattr(self.run_config.model, part)
+            if settings is None:
+                continue
+            rate = train.learning_rate if settings.learning_rate is None else settings.learning_rate
+            decay = train.weight_decay if settings.weight_decay is None else settings.weight_decay
+            trained = {n: p for n, p in self.model.named_parameters() if n.startswith(f"{part}.") and p.requires_grad}
+            for has_decay in (True, False):
+                params = [value for name, value in trained.items() if (name in decayed) == has_decay]
+                if params:
+                    groups.append({"params": params, "lr": rate, "weight_decay": decay if has_decay else 0.0})
+        return groups
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        self.write_run(Path(output_dir or self.args.output_dir))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = Path(self.args.output_dir)
+        write_manifest(folder / f"checkpoint-{self.state.global_step}", step=self.state.global_step)
+        self._delete_old_checkpoints(folder)
+
+    def _delete_old_checkpoints(self, folder: Path) -> None:
+        limit = self.run_config.train.save_total_limit
+        found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
+        for path in found[: -limit if limit else 0]:
+            shutil.rmtree(path)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_weights(self.model, Path(resume_from_checkpoint))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        save_random_state(Path(output_dir))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            load_random_state(Path(checkpoint))
