@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from mmtune.config import Config, ModelConfig, VisionConfig
 from mmtune.conversation import Conversation, Sample
 from mmtune.data.dataset import SampleDataset, SampleReport, read_samples
 from mmtune.data.encode import encode
@@ -27,6 +26,7 @@ from mmtune.models.vision import load_vision
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import held_parts, load_weights, wanted_parts
 from mmtune.run_folder import VERSIONS_FILE, read_config, read_json, require_complete
+from mmtune.schema import Config, ModelConfig, VisionConfig
 
 log = logging.getLogger(__name__)
 CALIBRATION_IMAGES = 256
@@ -56,7 +56,12 @@ class Parts:
     def encode(self, conversation: Conversation, place: str = "", **options: Any) -> Sample:
         """Encode with this model's tokenizer, template and image tokens; see `mmtune.data.encode.encode`."""
         return encode(
-            conversation, self.template, self.tokenizer, num_image_tokens=self.num_image_tokens, place=place, **options
+            conversation,
+            self.template,
+            self.tokenizer,
+            num_image_tokens=self.num_image_tokens,
+            place=place,
+            **options,
         )
 
 
@@ -97,7 +102,9 @@ def _vision_options(config: VisionConfig) -> dict[str, Any]:
     return {key: getattr(config, key) for key in keys if getattr(config, key) is not None}
 
 
-def build_dataset(config: Config, parts: Parts, progress: Callable[[int], None] | None = None) -> tuple[SampleDataset, SampleReport]:
+def build_dataset(
+    config: Config, parts: Parts, progress: Callable[[int], None] | None = None
+) -> tuple[SampleDataset, SampleReport]:
     """Read, check and encode all training data; `progress` is told the number of samples now and then.
 
     Raises:
@@ -116,7 +123,9 @@ def build_dataset(config: Config, parts: Parts, progress: Callable[[int], None] 
             on_bad_record=config.data.on_bad_record,
         ):
             if sample.images and parts.transform is None:
-                raise ConfigError(sample.place, "has an image, but this model has none to see it with: set model.vision.")
+                raise ConfigError(
+                    sample.place, "has an image, but this model has none to see it with: set model.vision."
+                )
             samples.append(sample)
             if progress is not None and len(samples) % 1000 == 0:
                 progress(len(samples))
@@ -128,7 +137,7 @@ def build_dataset(config: Config, parts: Parts, progress: Callable[[int], None] 
 def calibrate_projector(config: ModelConfig, parts: Parts, dataset: SampleDataset) -> None:
     """Fit a new projector's statistics and output scale to the first training images, where the config asks."""
     projector, settings = parts.model.projector, config.projector
-    if projector is None or settings is None or not (settings.standardize or settings.match_embeddings):
+    if projector is None or settings is None or not (settings.standardize or settings.initial_scale):
         return
     with_images = [i for i, sample in enumerate(dataset.samples) if sample.images][:CALIBRATION_IMAGES]
     if not with_images:
@@ -137,9 +146,9 @@ def calibrate_projector(config: ModelConfig, parts: Parts, dataset: SampleDatase
     features = torch.cat([_features(parts, dataset, index) for index in with_images])
     if settings.standardize:
         projector.fit_standardization(features)
-    if settings.match_embeddings:
+    if settings.initial_scale:
         weight = parts.model.base_llm.get_input_embeddings().weight
-        projector.fit_output_scale(features, float(weight.float().pow(2).mean().sqrt()))
+        projector.fit_output_scale(features, settings.initial_scale * float(weight.float().pow(2).mean().sqrt()))
 
 
 @torch.no_grad()
@@ -229,7 +238,9 @@ def inspect_samples(config: Config, num_image_tokens: int | None = None) -> tupl
         vision = config.model.vision
         num_image_tokens = 0
         if vision is not None:
-            num_image_tokens = load_vision(vision.source, vision.name, torch.float32, _vision_options(vision)).num_tokens
+            num_image_tokens = load_vision(
+                vision.source, vision.name, torch.float32, _vision_options(vision)
+            ).num_tokens
 
     def samples() -> Iterator[Sample]:
         for source in config.data.train:

@@ -1,163 +1,18 @@
-"""The schema of a training config, and how a file and overrides become one. No torch import: `--help` stays instant."""
+"""How a config file and overrides become a checked config (`schema.py`). No torch import: `--help` stays instant."""
 
 import dataclasses
-from dataclasses import dataclass, field
+import json
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from mmtune.errors import ConfigError
 from mmtune.lookup import nearest
-
-Tune = Literal["frozen", "adapter", "full"]
-
-
-@dataclass
-class LLMConfig:
-    """The language model."""
-
-    name_or_path: str = MISSING  # a transformers folder, a .gguf file, a hub name or an embedded model
-    chat_template: str = MISSING  # a key of mmtune.data.template.TEMPLATES
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 where a GPU has it, else float32
-    quantization: Literal["nf4"] | None = None  # 4-bit base weights (QLoRA)
-    double_quantization: bool = True  # quantize the constants of the quantization too
-    tune: Tune = "frozen"
-    learning_rate: float | None = None  # None: train.learning_rate
-    weight_decay: float | None = None  # None: train.weight_decay
-
-
-@dataclass
-class VisionConfig:
-    """The vision encoder. `feature_layer`, `image_size` and `grid` are for the sources that take them."""
-
-    source: str = MISSING  # a key of mmtune.models.vision.VISION_ENCODERS
-    name: str = MISSING  # a folder, or a name that the source knows
-    feature_layer: int | None = None  # CLIP: index of hidden_states, -2 by default
-    image_size: int | None = None  # efficientnet: pixels a side
-    grid: int | None = None  # efficientnet: an image becomes grid x grid tokens
-    tune: Literal["frozen", "full"] = "frozen"
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-
-
-@dataclass
-class ProjectorConfig:
-    """The projector between vision encoder and language model."""
-
-    kind: str = "mlp2x_gelu"  # a key of mmtune.models.projector.PROJECTORS
-    standardize: bool = False  # bring the features to mean 0, deviation 1 by statistics of the training images
-    match_embeddings: bool = False  # start with outputs of the size that text embeddings have
-    tune: Literal["frozen", "full"] = "full"
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-
-
-@dataclass
-class ModelConfig:
-    """The parts of the model and where their weights start."""
-
-    llm: LLMConfig = field(default_factory=LLMConfig)
-    vision: VisionConfig | None = None  # null: text only
-    projector: ProjectorConfig | None = None
-    adapter: dict[str, Any] | None = None  # `kind` and PEFT's own keys of that kind
-    init_from: str | None = None  # a run folder whose projector (and adapter) this run starts from
-
-
-@dataclass
-class DataSource:
-    """One data file."""
-
-    path: str = MISSING
-    format: str | None = None  # a key of mmtune.data.formats.FORMATS; None detects it record by record
-    image_folder: str | None = None  # None: the folder of the data file
-
-
-@dataclass
-class DataConfig:
-    """What is trained on."""
-
-    train: list[DataSource] = field(default_factory=list)
-    max_length: int = 2048  # tokens of a sample, image tokens included
-    on_bad_record: Literal["error", "skip"] = "error"  # skip: leave it out and list it in data.json
-    group_by_length: bool = False  # batches of about equal length: less padding
-
-
-@dataclass
-class TrainConfig:
-    """The training run, in the words of Hugging Face's TrainingArguments."""
-
-    output_dir: str = MISSING
-    per_device_train_batch_size: int = 16
-    gradient_accumulation_steps: int = 1
-    num_train_epochs: float = 1.0
-    max_steps: int = -1  # > 0: overrides num_train_epochs
-    learning_rate: float = 2e-4
-    lr_scheduler_type: str = "cosine"
-    warmup_ratio: float = 0.03
-    optim: str = "adamw_torch"
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    gradient_checkpointing: bool = False
-    logging_steps: int = 1
-    save_steps: int = 500  # 0: only at the end
-    save_total_limit: int | None = 2
-    dataloader_num_workers: int = 0
-    seed: int = 42
-    device: Literal["auto", "cpu"] = "auto"  # auto: a GPU where there is one
-
-
-@dataclass
-class Config:
-    """A training run: the model, the data, the training."""
-
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-
-
-VERB_DEFAULTS: dict[str, dict[str, Any]] = {
-    "pretrain": {
-        "model": {"llm": {"tune": "frozen"}, "projector": {"tune": "full"}},
-        "train": {"learning_rate": 1e-3, "per_device_train_batch_size": 32},
-    },
-    "finetune": {
-        "model": {
-            "llm": {"tune": "adapter"},
-            "projector": {"tune": "full"},
-            "adapter": {"kind": "lora", "r": 64, "lora_alpha": 128, "lora_dropout": 0.05},
-        },
-    },
-    "sft": {
-        "model": {
-            "llm": {"tune": "adapter"},
-            "adapter": {"kind": "lora", "r": 64, "lora_alpha": 16, "lora_dropout": 0.1},
-        },
-        "train": {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 16},
-    },
-}
-"""What each verb sets before the file is read. Everything else the three verbs share."""
-
-OTHER_WORDS = {
-    "accumulative_counts": "train.gradient_accumulation_steps",
-    "batch_size": "train.per_device_train_batch_size",
-    "betas": "train.adam_beta1 and train.adam_beta2",
-    "data_path": "data.train[0].path",
-    "llm_name_or_path": "model.llm.name_or_path",
-    "lr": "train.learning_rate",
-    "max_epochs": "train.num_train_epochs",
-    "max_norm": "train.max_grad_norm",
-    "optim_type": "train.optim",
-    "pretrained_pth": "model.init_from",
-    "prompt_template": "model.llm.chat_template",
-    "visual_encoder_name_or_path": "model.vision.name",
-    "warmup_steps": "train.warmup_ratio",
-    "work_dir": "train.output_dir",
-}
-"""Words of other tools -> ours."""
+from mmtune.schema import OTHER_WORDS, VERB_DEFAULTS, Config, wrong_values
 
 
 def load_config(path: Path | str, overrides: list[str] | None = None, verb: str = "finetune") -> Config:
@@ -185,7 +40,7 @@ def config_from_values(given: dict[str, Any], place: str, verb: str = "finetune"
         missing = sorted(OmegaConf.missing_keys(merged))
         config = None if missing else OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise _value_error(error, place) from None
+        raise _value_error(error, given, place) from None
     if missing:
         raise ConfigError(place, f"'{missing[0]}' is not set. Set it in the file or as {missing[0]}=VALUE.")
     assert isinstance(config, Config)
@@ -209,8 +64,6 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     Raises:
         ConfigError: it is missing, no YAML, or not a mapping of keys.
     """
-    import yaml
-
     path = Path(path)
     try:
         loaded = OmegaConf.load(path)
@@ -222,9 +75,9 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         raise ConfigError(path, f"cannot be read: {error}. Name a YAML file.") from None
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{path}{line}", f"broken YAML: {error.problem}. Mend the line.") from None
+        raise ConfigError(f"{path}{line}", f"broken YAML: {str(error.problem).rstrip('.')}. Mend the line.") from None
     except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ConfigError(path, f"broken YAML: {str(error).splitlines()[0]}.") from None
+        raise ConfigError(path, f"broken YAML: {str(error).splitlines()[0].rstrip('.')}. Mend it.") from None
     if not isinstance(values, dict):
         raise ConfigError(path, "a config is a mapping of sections such as model:, data: and train:.")
     return values  # type: ignore[return-value]
@@ -239,21 +92,36 @@ def apply_overrides(values: dict[str, Any], overrides: list[str]) -> None:
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ConfigError(f"command line: {text}", "an override is section.name=value, such as train.learning_rate=1e-4.")
+            raise ConfigError(
+                f"command line: {text}",
+                "an override is section.name=value, such as train.learning_rate=1e-4.",
+            )
         try:
             parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]  # type: ignore[index,call-overload]
+        except (OmegaConfBaseException, yaml.YAMLError):
+            message = f"the value {value!r} is broken YAML. Close its brackets and quotes."
+            raise ConfigError(f"command line: {key}", message) from None
+        try:
             _set(values, key, parsed)
-        except (LookupError, ValueError, TypeError, OmegaConfBaseException):
-            message = "this key leads through a value that has no sections. Mend the key."
+        except (LookupError, ValueError):
+            message = "the list has no such entry; [0] is the first. Set the whole list, or mend the number."
+            raise ConfigError(f"command line: {key}", message) from None
+        except TypeError:
+            message = "this key leads through a value that has no keys of its own. Mend the key."
             raise ConfigError(f"command line: {key}", message) from None
 
 
+def _key_path(key: str) -> list[str]:
+    """Split `data.train[0].path` into its names."""
+    return key.replace("[", ".").replace("]", "").split(".")
+
+
 def _set(values: Any, key: str, value: Any) -> None:
-    *parents, last = key.replace("[", ".").replace("]", "").split(".")
+    *parents, last = _key_path(key)
     for name in parents:
         if isinstance(values, list):
             values = values[int(name)]
-        else:
+        elif isinstance(values, dict):
             if values.get(name) is None:
                 values[name] = {}
             values = values[name]
@@ -278,12 +146,14 @@ def check_keys(given: Any, schema: Any, place: str, prefix: str = "") -> None:
         inner = _dataclass_in(hints[key])
         if inner is None or value is None:
             continue
+        if isinstance(value, list) != (get_origin(hints[key]) is list):
+            raise ConfigError(place, f"'{prefix}{key}' must be {_in_words(hints[key])} (got {_shown(value)}).")
         items = value if isinstance(value, list) else [value]
         for number, item in enumerate(items):
             name = f"{prefix}{key}[{number}]." if isinstance(value, list) else f"{prefix}{key}."
             if not isinstance(item, dict):
-                keys = ", ".join(get_type_hints(inner))
-                raise ConfigError(place, f"'{name[:-1]}' is a section with keys ({keys}), got {item!r}.")
+                wanted = _in_words(inner if isinstance(value, list) else hints[key])
+                raise ConfigError(place, f"'{name[:-1]}' must be {wanted} (got {_shown(item)}).")
             check_keys(item, inner, place, name)
 
 
@@ -296,7 +166,10 @@ def _unknown_key(key: str, prefix: str, hints: dict[str, Any]) -> str:
 
 def _dataclass_in(hint: Any) -> Any:
     options = [hint, *get_args(hint)]
-    return next((option for option in options if get_origin(option) is None and dataclasses.is_dataclass(option)), None)
+    return next(
+        (option for option in options if get_origin(option) is None and dataclasses.is_dataclass(option)),
+        None,
+    )
 
 
 def _defaults_for(verb: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -306,46 +179,52 @@ def _defaults_for(verb: str, given: dict[str, Any]) -> dict[str, Any]:
     defaults = copy.deepcopy(VERB_DEFAULTS[verb])
     model = given.get("model") or {}
     adapter = model.get("adapter", {})
-    if adapter is None or "kind" in adapter or (model.get("llm") or {}).get("tune", "adapter") != "adapter":
+    if (
+        not isinstance(adapter, dict)
+        or "kind" in adapter
+        or (model.get("llm") or {}).get("tune", "adapter") != "adapter"
+    ):
         defaults["model"].pop("adapter", None)
     if model.get("vision") is None and model.get("projector") is None:
         defaults["model"].pop("projector", None)
     return defaults
 
 
-def _value_error(error: OmegaConfBaseException, place: str) -> ConfigError:
+def _value_error(error: OmegaConfBaseException, given: dict[str, Any], place: str) -> ConfigError:
     key = error.full_key or ""
-    reason = str(error.msg or error).splitlines()[0].rstrip(".")
-    return ConfigError(place, f"'{key}' has a wrong value: {reason}. Mend the value.")
+    if not isinstance(error, ValidationError) or not key:
+        reason = str(error.msg or error).splitlines()[0].rstrip(".")
+        return ConfigError(place, f"'{key}' has a wrong value: {reason}. Mend the value.")
+    hint: Any = Config
+    value: Any = given
+    for name in _key_path(key):
+        hint = get_args(hint)[0] if get_origin(hint) is list else get_type_hints(_dataclass_in(hint))[name]
+        value = value[int(name) if isinstance(value, list) else name]
+    return ConfigError(place, f"'{key}' must be {_in_words(hint)} (got {_shown(value)}).")
+
+
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
+
+
+def _in_words(hint: Any) -> str:
+    """Say what a type hint allows, such as `a whole number or null`."""
+    if hint in KINDS:
+        return KINDS[hint]
+    if dataclasses.is_dataclass(hint):
+        keys = list(get_type_hints(hint))
+        return f"a section with keys such as {', '.join(keys[:4])}"
+    if get_origin(hint) is Literal:
+        return " or ".join(map(str, get_args(hint)))
+    if get_origin(hint) is list:
+        return "a list" if (inner := _dataclass_in(hint)) is None else f"a list, each entry {_in_words(inner)}"
+    return "a mapping of keys" if get_origin(hint) is dict else " or ".join(map(_in_words, get_args(hint)))
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)
 
 
 def _check_values(config: Config, verb: str, place: str) -> None:
     """Hold what no type can say."""
-    for message in _wrong_values(config, verb):
+    for message in wrong_values(config, verb):
         raise ConfigError(place, message)
-
-
-def _wrong_values(config: Config, verb: str) -> Any:
-    model, data, train = config.model, config.data, config.train
-    for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "learning_rate"):
-        if not getattr(train, key) > 0:
-            yield f"'train.{key}' must be greater than 0 (got {getattr(train, key)})."
-    if not 0 <= train.warmup_ratio < 1:
-        yield f"'train.warmup_ratio' is a share from 0 to 1 (got {train.warmup_ratio})."
-    if data.max_length < 2:
-        yield f"'data.max_length' must be at least 2 tokens (got {data.max_length})."
-    if not data.train:
-        yield "'data.train' names no data. Give it as a list: [{path: data/train.json}]."
-    if (model.vision is None) != (model.projector is None):
-        absent, present = ("vision", "projector") if model.vision is None else ("projector", "vision")
-        yield f"'model.{present}' is set but 'model.{absent}' is not. Set both to see images, none for text."
-    if (model.llm.tune == "adapter") != (model.adapter is not None):
-        yield "'model.adapter' and 'model.llm.tune: adapter' go together. Set both, or none."
-    if model.llm.tune == "full" and model.llm.quantization:
-        yield f"'model.llm.tune: full' cannot train {model.llm.quantization} weights. Take tune: adapter, or quantization: null."
-    if verb == "pretrain" and model.vision is None:
-        yield "pretrain needs 'model.vision' and 'model.projector': it trains the projector. `mmtune sft` trains on text."
-    if verb == "pretrain" and (model.llm.tune != "frozen"):
-        yield f"pretrain trains the projector alone (got model.llm.tune: {model.llm.tune}). `mmtune finetune` trains both."
-    if verb == "finetune" and model.init_from is None:
-        yield "finetune needs 'model.init_from': the run folder of a pretrain. `mmtune pretrain` makes one."

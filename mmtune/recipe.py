@@ -11,11 +11,12 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from rich.console import Console
 
-from mmtune.config import VERB_DEFAULTS, apply_overrides, check_keys, config_from_values, read_yaml
+from mmtune.config import apply_overrides, check_keys, config_from_values, read_yaml
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.hashing import file_hash, value_hash
 from mmtune.lookup import lookup
 from mmtune.run_folder import MANIFEST_FILE, is_complete, read_json, write_json, write_manifest
+from mmtune.schema import VERB_DEFAULTS
 from mmtune.shipped import find_config
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,9 @@ VERBS: dict[str, Callable[[dict[str, Any], Path, str], None]] = {
 }
 
 
-def run_recipe(path: Path, overrides: list[str] | None = None, *, overwrite: bool = False, root: Path | None = None) -> Path:
+def run_recipe(
+    path: Path, overrides: list[str] | None = None, *, overwrite: bool = False, root: Path | None = None
+) -> Path:
     """Run the steps of a recipe; what is complete and unchanged is not repeated.
 
     Args:
@@ -172,7 +175,10 @@ def _apply_step_overrides(recipe: RecipeConfig, configs: list[dict[str, Any]], o
     for text in overrides:
         name, dot, rest = text.partition(".")
         if not dot:
-            raise ConfigError(f"command line: {text}", f"an override is STEP.section.name=value. Steps: {', '.join(by_name)}.")
+            raise ConfigError(
+                f"command line: {text}",
+                f"an override is STEP.section.name=value. Steps: {', '.join(by_name)}.",
+            )
         apply_overrides(lookup(by_name, name, f"command line: {text}"), [rest])
 
 

@@ -11,9 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mmtune.config import Config, config_from_values, read_yaml, to_values, to_yaml
+from mmtune.config import config_from_values, read_yaml, to_values, to_yaml
 from mmtune.errors import CheckpointError
 from mmtune.hashing import file_hash, value_hash
+from mmtune.schema import Config
 
 CONFIG_FILE = "config.yaml"
 MANIFEST_FILE = "manifest.json"
@@ -90,12 +91,16 @@ def require_complete(folder: Path) -> None:
         raise CheckpointError(folder, f"no such folder (resolved to {folder.resolve()}). Name a run folder.")
     if not is_complete(folder):
         newest = newest_checkpoint(folder)
-        hint = f" Its newest checkpoint is {newest}." if newest else " `mmtune pretrain` and `finetune` make run folders."
+        hint = (
+            f" Its newest checkpoint is {newest}." if newest else " `mmtune pretrain` and `finetune` make run folders."
+        )
         raise CheckpointError(folder, f"not a complete run: it has no {MANIFEST_FILE}.{hint}")
     for name, facts in read_json(folder / MANIFEST_FILE)["files"].items():
         path = folder / name
         if not path.is_file():
-            raise CheckpointError(path, "is missing, though the manifest lists it. Restore it or take another checkpoint.")
+            raise CheckpointError(
+                path, "is missing, though the manifest lists it. Restore it or take another checkpoint."
+            )
         if path.stat().st_size != facts["bytes"]:
             message = f"has {path.stat().st_size} bytes, the manifest says {facts['bytes']}. Take another checkpoint."
             raise CheckpointError(path, message)

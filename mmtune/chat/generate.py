@@ -50,7 +50,9 @@ def generate_ids(
     given = [embeds for embeds in image_embeds if embeds is not None]
     embeds = model.embed(batch["input_ids"], torch.cat(given) if given else None)
     output = model.llm.generate(
-        inputs_embeds=embeds, attention_mask=batch["attention_mask"], generation_config=_generation_config(parts, decoding)
+        inputs_embeds=embeds,
+        attention_mask=batch["attention_mask"],
+        generation_config=_generation_config(parts, decoding),
     )
     stops = set(stop_ids(parts))
     return [_until_stop(row, stops) for row in output.tolist()]
@@ -59,7 +61,12 @@ def generate_ids(
 def _generation_config(parts: Parts, decoding: Decoding) -> GenerationConfig:
     options: dict[str, Any] = {"do_sample": False}
     if decoding.temperature > 0:
-        options = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
+        options = {
+            "do_sample": True,
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
+            "top_k": 0,
+        }
     return GenerationConfig(
         max_new_tokens=decoding.max_new_tokens,
         eos_token_id=stop_ids(parts),

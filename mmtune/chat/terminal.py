@@ -16,7 +16,10 @@ def chat_loop(session: ChatSession, console: Console, image: str | None = None) 
         console: where to write; questions come from standard input.
         image: shown with the first question.
     """
-    console.print(f"[dim]{HELP}[/dim]" + (f" [dim]The first question is about {image}.[/dim]" if image else ""), highlight=False)
+    console.print(
+        f"[dim]{HELP}[/dim]" + (f" [dim]The first question is about {image}.[/dim]" if image else ""),
+        highlight=False,
+    )
     waiting: tuple[str, ...] = (image,) if image else ()
     while True:
         try:

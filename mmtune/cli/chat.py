@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from mmtune.cli.arguments import at_least_1, probability, temperature
+
 
 def add(verbs: Any) -> None:
     """Add the verb."""
@@ -19,9 +21,13 @@ def add(verbs: Any) -> None:
     parser.add_argument("--system", metavar="TEXT", help="a system message")
     parser.add_argument("--llm", metavar="PATH", help="where the base language model is now, if it moved")
     parser.add_argument("--vision", metavar="PATH", help="where the vision encoder is now, if it moved")
-    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="the longest answer (256)")
-    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 takes the likeliest words (0)")
-    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="when drawing: nucleus probability (1)")
+    parser.add_argument("--max-new-tokens", type=at_least_1, default=256, metavar="N", help="the longest answer (256)")
+    parser.add_argument(
+        "--temperature", type=temperature, default=0.0, metavar="T", help="0 takes the likeliest words (0)"
+    )
+    parser.add_argument(
+        "--top-p", type=probability, default=1.0, metavar="P", help="when drawing: nucleus probability (1)"
+    )
     parser.set_defaults(run=run)
 
 

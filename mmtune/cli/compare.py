@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from mmtune.cli.arguments import at_least_1
+
 
 def add(verbs: Any) -> None:
     """Add the verb."""
@@ -15,13 +17,23 @@ def add(verbs: Any) -> None:
         " --questions runs/demo/data/heldout_questions.json --limit 20",
     )
     parser.add_argument("models", nargs="+", metavar="RUN", help="run folders from before to after, or `base`")
-    parser.add_argument("--questions", nargs="+", required=True, metavar="FILE", help="JSON lists or JSON lines of questions")
+    parser.add_argument(
+        "--questions", nargs="+", required=True, metavar="FILE", help="JSON lists or JSON lines of questions"
+    )
     parser.add_argument("--image-folder", metavar="FOLDER", help="what image paths are relative to (the file's folder)")
-    parser.add_argument("--controls", nargs="*", default=[], metavar="NAME", help="ask the last model again with `blank` or `shuffled` images")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N questions of each file")
+    parser.add_argument(
+        "--controls",
+        nargs="*",
+        default=[],
+        metavar="NAME",
+        help="ask the last model again with `blank` or `shuffled` images",
+    )
+    parser.add_argument("--limit", type=at_least_1, metavar="N", help="the first N questions of each file")
     parser.add_argument("--output", default="runs/compare", metavar="FOLDER", help="where to write (runs/compare)")
-    parser.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="the longest answer (64)")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="questions answered together (32)")
+    parser.add_argument("--max-new-tokens", type=at_least_1, default=64, metavar="N", help="the longest answer (64)")
+    parser.add_argument(
+        "--batch-size", type=at_least_1, default=32, metavar="N", help="questions answered together (32)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -32,10 +44,17 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from mmtune.chat.generate import Decoding
+    from mmtune.errors import ConfigError
     from mmtune.evaluate.compare import compare_models
     from mmtune.evaluate.questions import read_questions
     from mmtune.evaluate.report import PAGE_FILE, build_report, print_answers, print_report, write_report
 
+    folder = Path(args.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"cannot write to {folder.resolve()}: {error.strerror}. Name another folder."
+        raise ConfigError("--output", message) from None
     questions = [q for path in args.questions for q in read_questions(path, args.image_folder)[: args.limit]]
     comparison = compare_models(
         args.models,
@@ -45,7 +64,6 @@ def run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
     )
     report = build_report(comparison, args.models, "Before and after", [])
-    folder = Path(args.output)
     write_report(report, folder)
     console = Console()
     print_answers(report, console)

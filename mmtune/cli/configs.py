@@ -55,5 +55,7 @@ def _copy(source: Any, target: str) -> None:
     try:
         path.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     except OSError as error:
-        raise ConfigError(target, f"cannot be written: {error.strerror}. Name a file in a folder that exists.") from None
+        raise ConfigError(
+            target, f"cannot be written: {error.strerror}. Name a file in a folder that exists."
+        ) from None
     print(f"{source.name} copied to {target}")

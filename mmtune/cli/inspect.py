@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from mmtune.cli.arguments import at_least_0, at_least_1
+
 DEFAULT_LLM, DEFAULT_TEMPLATE = "smollm2-135m-instruct", "chatml"
 
 
@@ -18,10 +20,14 @@ def add(verbs: Any) -> None:
     parser.add_argument("source", metavar="CONFIG|DATA_FILE", help="a training config, or a data file")
     parser.add_argument("overrides", nargs="*", metavar="section.name=value", help="set a key of the config")
     parser.add_argument("--llm", metavar="FOLDER", help=f"whose tokenizer ({DEFAULT_LLM}; a config names its own)")
-    parser.add_argument("--template", metavar="NAME", help=f"the chat template ({DEFAULT_TEMPLATE}; a config names its own)")
-    parser.add_argument("--num-image-tokens", type=int, metavar="N", help="ids an image takes (576; a config knows its own)")
-    parser.add_argument("--max-length", type=int, metavar="N", help="where samples are cut (2048)")
-    parser.add_argument("-n", "--num-samples", type=int, metavar="N", help="how many (3; all with --json)")
+    parser.add_argument(
+        "--template", metavar="NAME", help=f"the chat template ({DEFAULT_TEMPLATE}; a config names its own)"
+    )
+    parser.add_argument(
+        "--num-image-tokens", type=at_least_0, metavar="N", help="ids an image takes (576; a config knows its own)"
+    )
+    parser.add_argument("--max-length", type=at_least_1, metavar="N", help="where samples are cut (2048)")
+    parser.add_argument("-n", "--num-samples", type=at_least_1, metavar="N", help="how many (3; all with --json)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line: line, input_ids, labels, images")
     parser.set_defaults(run=run)
 
@@ -52,12 +58,19 @@ def _config(args: argparse.Namespace) -> Any:
     """Return the config to inspect: the one named, or one made for the data file named."""
     from pathlib import Path
 
-    from mmtune.config import Config, DataSource, load_config
+    from mmtune.config import load_config
+    from mmtune.errors import ConfigError
+    from mmtune.schema import Config, DataSource
     from mmtune.shipped import find_config, shipped_configs
 
-    is_config = args.source.endswith((".yaml", ".yml")) or (args.source in shipped_configs() and not Path(args.source).is_file())
+    is_config = args.source.endswith((".yaml", ".yml")) or (
+        args.source in shipped_configs() and not Path(args.source).is_file()
+    )
     if is_config:
         config = load_config(find_config(args.source), args.overrides, "sft")
+    elif args.overrides:
+        message = "a data file has no keys to set. Name a config, or take --llm, --template and --max-length."
+        raise ConfigError(f"command line: {args.overrides[0]}", message)
     else:
         config = Config()
         config.model.llm.name_or_path, config.model.llm.chat_template = DEFAULT_LLM, DEFAULT_TEMPLATE

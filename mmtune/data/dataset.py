@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from mmtune.conversation import Conversation, Sample
 from mmtune.data.formats import parse_record
-from mmtune.data.images import ImageTransform, open_image
+from mmtune.data.images import ImageTransform, missing_image, open_image
 from mmtune.data.records import read_records
 from mmtune.errors import DataError
 
@@ -77,9 +77,8 @@ def _checked(sample: Sample, folder: Path) -> Sample:
         raise DataError(sample.place, message)
     paths = tuple(str(folder / path) for path in sample.images)
     for path in paths:
-        if not Path(path).is_file():
-            message = f"image {path} is missing (resolved to {Path(path).resolve()}). Mend the path, or `image_folder`."
-            raise DataError(sample.place, message)
+        if missing := missing_image(path):
+            raise DataError(sample.place, f"{missing} Mend the path, or `image_folder`.")
     return Sample(sample.input_ids, sample.labels, paths, sample.place, sample.num_cut_tokens)
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from mmtune.conversation import IGNORE_INDEX, IMAGE_TOKEN_ID, Conversation, Message, Sample
 from mmtune.data.template import ChatTemplate
+from mmtune.errors import DataError
 
 
 class Tokenizer(Protocol):
@@ -45,8 +46,14 @@ def encode(
 
     Returns:
         The sample. It may be without a supervised token where `max_length` cut off every answer.
+
+    Raises:
+        DataError: there is an image and `num_image_tokens` is 0.
     """
     assert add_generation_prompt == (conversation.messages[-1].role == "user"), "the last turn must fit the purpose"
+    if conversation.images and not num_image_tokens:
+        reason = "has an image, but this model has no vision encoder. Set model.vision, or drop the image."
+        raise DataError(place, reason)
     ids: list[int] = []
     labels: list[int] = []
 

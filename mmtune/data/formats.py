@@ -13,13 +13,19 @@ from mmtune.errors import DataError
 from mmtune.lookup import lookup
 
 IMAGE_MARK = "<image>"
-LLAVA_ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+LLAVA_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+}
 
 Format = Callable[[dict[str, Any]], Conversation]
 
 
 def llava(record: dict[str, Any]) -> Conversation:
-    """LLaVA: `{"image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\\nWhat?"}, ...]}`.
+    r"""LLaVA: `{"image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\nWhat?"}, ...]}`.
 
     `image` is a path, a list of paths, or absent for text; `<image>` marks in the human turns say where each stands.
     """
@@ -47,7 +53,7 @@ def caption(record: dict[str, Any]) -> Conversation:
 
 
 def messages(record: dict[str, Any]) -> Conversation:
-    """OpenAI messages: `{"messages": [{"role": "user", "content": "<image>\\nWhat?"}, ...], "images": ["a.jpg"]}`.
+    r"""OpenAI messages: `{"messages": [{"role": "user", "content": "<image>\nWhat?"}, ...], "images": ["a.jpg"]}`.
 
     Images are named by `image` or `images` and placed by `<image>` marks in the user's texts.
     """
@@ -64,7 +70,12 @@ def messages(record: dict[str, Any]) -> Conversation:
 
 FORMATS: dict[str, Format] = {"llava": llava, "caption": caption, "messages": messages}
 FORMAT_KEYS = {"conversations": "llava", "messages": "messages", "caption": "caption"}
-NEAR_KEYS = {"conversation": "conversations", "message": "messages", "captions": "caption", "dialogue": "conversations"}
+NEAR_KEYS = {
+    "conversation": "conversations",
+    "message": "messages",
+    "captions": "caption",
+    "dialogue": "conversations",
+}
 
 
 def detect_format(record: Record) -> str:
@@ -120,13 +131,27 @@ def check_conversation(conversation: Conversation) -> None:
     for number, message in enumerate(turns[start:], start + 1):
         expected = "user" if (number - start) % 2 else "assistant"
         if message.role != expected:
-            raise ValueError(f"turn {number} is the {message.role}'s, expected the {expected}'s. Turns alternate, user first.")
+            raise ValueError(
+                f"turn {number} is the {message.role}'s, expected the {expected}'s. Turns alternate, user first."
+            )
         if message.role == "assistant" and not message.text.strip():
             raise ValueError(f"turn {number}: the answer is empty. Give it a text, or drop the record.")
+        if not _is_unicode(message.text):
+            raise ValueError(
+                f"turn {number} holds half of a surrogate pair (such as \\ud83d). Write the whole character."
+            )
         if message.role == "user" and not message.content:
             raise ValueError(f"turn {number}: the question is empty. Give it a text or an image.")
     if turns[-1].role != "assistant":
         raise ValueError(f"the dialogue ends with the {turns[-1].role}'s turn. Its last turn must be an answer.")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _list_of(record: dict[str, Any], key: str) -> list[Any]:
@@ -150,9 +175,12 @@ def _turn(turn: Any, number: int, role_key: str, text_key: str) -> tuple[str, st
 
 
 def _image_paths(record: dict[str, Any]) -> list[str]:
-    value = record.get("image", record.get("images"))
-    if value is None or value == "":
+    given = [record[key] for key in ("image", "images") if record.get(key) not in (None, "", [])]
+    if not given:
         return []
+    if len(given) > 1:
+        raise ValueError("both 'image' and 'images' name images. Keep one of the two keys.")
+    value = given[0]
     paths = [value] if isinstance(value, str) else value
     if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
         raise ValueError(f"'image' must be a path or a list of paths (got {_kind(value)}).")
@@ -184,5 +212,12 @@ def _split_marks(text: str, images: Any) -> tuple[str | ImageSlot, ...]:
 def _kind(value: Any) -> str:
     if value is None:
         return "nothing"
-    names = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    names = {
+        str: "a text",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+    }
     return names.get(type(value), type(value).__name__)

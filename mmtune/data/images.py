@@ -1,5 +1,6 @@
 """Open an image and turn it into the tensor that an encoder was trained on. No torchvision."""
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,15 +30,25 @@ def open_image(path: Path | str, place: str = "") -> Image.Image:
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
-        message = f"no such image (resolved to {path.resolve()}). Mend the path, or `image_folder`."
-        raise DataError(f"{prefix}{path}", message) from None
+        raise DataError(f"{prefix}{path}", f"no such image (resolved to {path.resolve()}). Mend the path.") from None
     except UnidentifiedImageError:
         raise DataError(f"{prefix}{path}", "not an image that Pillow can read. Replace the file.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{prefix}{path}", f"cannot be read as an image: {error}. Replace the file.") from None
 
 
+def missing_image(path: str) -> str | None:
+    """Say that no image file is at a path; None where one is. The file is not opened."""
+    if os.path.isfile(path):  # False also for a path too long for the system, such as a data URL
+        return None
+    return f"image {path:.200} is missing (resolved to {os.path.abspath(path):.200})."
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F"):  # Pillow would clip them to black or white
+        raise ValueError(f"its {'32-bit' if image.mode == 'I' else 'floating point'} pixels have no known range")
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         canvas = Image.new("RGBA", rgba.size, "white")
@@ -68,8 +79,8 @@ class ImageTransform:
         square = pad_to_square(image, self.padding_colour)
         if square.size != (self.image_size, self.image_size):
             square = square.resize((self.image_size, self.image_size), RESAMPLING[self.resample])
-        pixels = np.asarray(square, dtype=np.float32) / 255.0
-        pixels = (pixels - np.float32(self.mean)) / np.float32(self.std)
+        pixels: np.ndarray = np.asarray(square, dtype=np.float32) / 255.0
+        pixels = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
     @property

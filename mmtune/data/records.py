@@ -59,22 +59,26 @@ def read_records(path: Path | str) -> Iterator[Record]:
         raise DataError(path, "this is a folder. Name a .json or .jsonl file.") from None
     except PermissionError:
         raise DataError(path, "no permission to read it. Mend its mode, or name another file.") from None
+    except OSError as error:
+        raise DataError(f"{path!s:.200}", f"cannot be opened: {error.strerror}. Mend the path.") from None
     except UnicodeDecodeError as error:
-        raise DataError(path, f"not UTF-8 at byte {error.start}. Save the file as UTF-8.") from None
+        byte = error.object[error.start]
+        raise DataError(path, f"holds the byte 0x{byte:02x}, which is not UTF-8. Save the file as UTF-8.") from None
 
 
 def _records_of(file: IO[str], path: Path) -> Iterator[Record]:
     line, first = 1, ""
-    for first in iter(file.readline, ""):
+    for first in iter(lambda: file.readline(CHUNK_CHARS), ""):  # a whole array may stand on one line
         if first.strip():
             break
-        line += 1
+        line += first.endswith("\n")
     if not first.strip():
         raise DataError(path, "the file is empty. It needs at least one record.")
     if first.lstrip().startswith("["):
         yield from _array_records(_Buffer(file, first.lstrip()[1:], line), path)
     else:
-        yield from _line_records(first, file, path, line)
+        rest = "" if first.endswith("\n") else file.readline()
+        yield from _line_records(first + rest, file, path, line)
 
 
 def _line_records(first: str, file: IO[str], path: Path, line: int) -> Iterator[Record]:
@@ -88,7 +92,7 @@ def _line_records(first: str, file: IO[str], path: Path, line: int) -> Iterator[
 
 def _parse_line(text: str, path: Path, line: int) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text.rstrip())
     except json.JSONDecodeError as error:
         hint = "A JSON lines file holds one whole record a line." if text.strip() == "{" else "Mend the line."
         raise DataError(f"{path}:{line}", f"broken JSON: {error.msg} at column {error.colno}. {hint}") from None
@@ -142,13 +146,17 @@ def _array_records(buffer: _Buffer, path: Path) -> Iterator[Record]:
             buffer.move_to(buffer.position + 1)
             buffer.skip_space()
         line = buffer.line
-        yield Record(_parse_element(buffer, path), path, line)
         count += 1
+        yield Record(_parse_element(buffer, path, count), path, line)
     if not count:
         raise DataError(path, "the array is empty. It needs at least one record.")
+    buffer.move_to(buffer.position + 1)
+    if char := buffer.skip_space():
+        place = f"{path}:{buffer.line}"
+        raise DataError(place, f"'{char}' after the closing ']'. A file is one array, or one record a line.")
 
 
-def _parse_element(buffer: _Buffer, path: Path) -> Any:
+def _parse_element(buffer: _Buffer, path: Path, number: int) -> Any:
     while True:
         try:
             value, end = buffer.decoder.raw_decode(buffer.text, buffer.position)
@@ -159,7 +167,7 @@ def _parse_element(buffer: _Buffer, path: Path) -> Any:
             too_long = len(buffer.text) - buffer.position > MAX_RECORD_CHARS
             line = buffer.line + buffer.text.count("\n", buffer.position, error.pos)
             if too_long or not buffer.is_cut(error) or not buffer.more():
-                message = f"broken JSON: {error.msg} at column {error.colno}. Mend the line."
+                message = f"broken JSON in record {number}: {error.msg}. Mend the line."
                 raise DataError(f"{path}:{line}", message) from None
         except RecursionError:
             message = "JSON nested too deep. A record is an object of plain fields."

@@ -102,12 +102,18 @@ def compare_models(
 
 
 def _add_answers(
-    answers: list[list[Answer]], questions: list[Question], model: str, condition: str, asker: "Asker", shuffled: list[Any]
+    answers: list[list[Answer]],
+    questions: list[Question],
+    model: str,
+    condition: str,
+    asker: "Asker",
+    shuffled: list[Any],
 ) -> None:
-    """Ask all questions under one condition; those without an image are asked once, not again as a control."""
+    """Ask all questions under one condition; controls only those that have an image, or another one to swap in."""
     chosen, images = [], []
     for number, question in enumerate(questions):
-        if question.images or condition in ("image", "none"):
+        is_control = condition in CONTROLS
+        if not is_control or (question.images and (condition == "blank" or shuffled[number] is not None)):
             chosen.append(number)
             options = {"image": question.images, "none": (), "blank": (None,) * len(question.images)}
             images.append(options.get(condition, shuffled[number]))
@@ -132,20 +138,32 @@ def _load(name: str, last: str, device: torch.device) -> Parts:
 def describe_model(name: str) -> dict[str, str]:
     """Return name, label and note of a model for tables and pages."""
     if name == BASE:
-        return {"name": BASE, "label": "Base", "note": "the untouched language model, asked without image tokens"}
+        return {
+            "name": BASE,
+            "label": "Base",
+            "note": "the untouched language model, asked without image tokens",
+        }
     config = read_config(Path(name)).model
-    trained = [part for part in ("vision", "projector") if getattr(config, part) and getattr(config, part).tune == "full"]
+    trained = [
+        part for part in ("vision", "projector") if getattr(config, part) and getattr(config, part).tune == "full"
+    ]
     trained += [config.adapter["kind"]] if config.adapter else (["llm"] if config.llm.tune == "full" else [])
-    return {"name": Path(name).name, "label": Path(name).name, "note": f"trained: {' + '.join(trained)} ({name})"}
+    return {
+        "name": Path(name).name,
+        "label": Path(name).name,
+        "note": f"trained: {' + '.join(trained)} ({name})",
+    }
 
 
-def shuffled_images(questions: list[Question], seed: int) -> list[tuple[str, ...]]:
-    """Give each question the images of another question with as many images, never its own."""
+def shuffled_images(questions: list[Question], seed: int) -> list[tuple[str, ...] | None]:
+    """Give each question the images of another question with as many images, never its own; None where none is."""
     rng = random.Random(seed)
-    result: list[tuple[str, ...]] = []
+    result: list[tuple[str, ...] | None] = []
     for question in questions:
-        others = sorted({other.images for other in questions if len(other.images) == len(question.images)} - {question.images})
-        result.append(rng.choice(others) if others else question.images)
+        others = sorted(
+            {other.images for other in questions if len(other.images) == len(question.images)} - {question.images}
+        )
+        result.append(rng.choice(others) if others else None)
     return result
 
 
@@ -169,7 +187,11 @@ class Asker:
         order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
         for batch in _batches(order, self.batch_size):
             embeds = self._image_embeds([images[number] for number in batch])
-            for number, ids in zip(batch, generate_ids(self.parts, [prompts[n] for n in batch], embeds, self.decoding), strict=True):
+            for number, ids in zip(
+                batch,
+                generate_ids(self.parts, [prompts[n] for n in batch], embeds, self.decoding),
+                strict=True,
+            ):
                 texts[number] = answer_text(self.parts, ids)
         return texts
 
@@ -188,7 +210,11 @@ class Asker:
     def _open(self, path: str | None) -> Image.Image:
         assert self.parts.transform is not None
         transform = self.parts.transform
-        return Image.new("RGB", (transform.image_size,) * 2, transform.padding_colour) if path is None else open_image(path)
+        return (
+            Image.new("RGB", (transform.image_size,) * 2, transform.padding_colour)
+            if path is None
+            else open_image(path)
+        )
 
 
 def _batches(items: list[int], size: int) -> Iterator[list[int]]:
@@ -213,7 +239,14 @@ def score(comparison: Comparison) -> list[dict[str, Any]]:
     rows = []
     for (set_name, group, model, condition), (correct, total) in counts.items():
         low, high = wilson_interval(correct, total)
-        row = {"set": set_name, "group": group, "model": model, "condition": condition, "correct": correct, "total": total}
+        row = {
+            "set": set_name,
+            "group": group,
+            "model": model,
+            "condition": condition,
+            "correct": correct,
+            "total": total,
+        }
         rows.append(row | {"rate": correct / total, "low": low, "high": high})
     return rows
 

@@ -23,7 +23,9 @@ def sample_text(sample: Sample, tokenizer: Any) -> Text:
 
 def _spans(sample: Sample) -> Iterator[tuple[bool, bool, list[int]]]:
     pairs = zip(sample.input_ids, sample.labels, strict=True)
-    for (is_image, is_supervised), span in groupby(pairs, key=lambda pair: (pair[0] == IMAGE_TOKEN_ID, pair[1] != IGNORE_INDEX)):
+    for (is_image, is_supervised), span in groupby(
+        pairs, key=lambda pair: (pair[0] == IMAGE_TOKEN_ID, pair[1] != IGNORE_INDEX)
+    ):
         yield is_image, is_supervised, [token for token, _ in span]
 
 
@@ -37,5 +39,10 @@ def sample_title(sample: Sample) -> str:
 def sample_json(sample: Sample) -> str:
     """Return a sample as one line of JSON: `line`, `input_ids` (images as -200), `labels`, `images`."""
     line = int(sample.place.rsplit(":", 1)[1])
-    value = {"line": line, "input_ids": sample.input_ids, "labels": sample.labels, "images": list(sample.images)}
+    value = {
+        "line": line,
+        "input_ids": sample.input_ids,
+        "labels": sample.labels,
+        "images": list(sample.images),
+    }
     return json.dumps(value, ensure_ascii=False)

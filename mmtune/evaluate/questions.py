@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmtune.data.images import missing_image
 from mmtune.data.records import Record, read_records
 from mmtune.errors import DataError
 from mmtune.evaluate.metrics import MATCHES
@@ -38,7 +39,9 @@ class Question:
         return MATCHES[self.match](answer, list(self.reference)) if self.reference else None
 
 
-def read_questions(path: Path | str, image_folder: Path | str | None = None, set_name: str | None = None) -> list[Question]:
+def read_questions(
+    path: Path | str, image_folder: Path | str | None = None, set_name: str | None = None
+) -> list[Question]:
     """Read a questions file: JSON lines or a JSON list of objects.
 
     Each holds `question` and may hold `id`, `image` (path or list), `reference` (text or list), `group` and `match`.
@@ -65,13 +68,12 @@ def _question(record: Record, folder: Path, set_name: str) -> Question:
     if unknown:
         raise DataError(record.place, f"unknown key '{unknown[0]}'. Known: {', '.join(KEYS)}.")
     match = value.get("match", "exact")
-    if match not in MATCHES:
+    if match not in list(MATCHES):  # a list, since the value may be anything
         raise DataError(record.place, f"unknown match '{match}'. Known: {', '.join(MATCHES)}.")
     images = tuple(str(folder / image) for image in _texts(value.get("image"), "image", record))
     for image in images:
-        if not Path(image).is_file():
-            message = f"image {image} is missing (resolved to {Path(image).resolve()}). Mend the path, or --image-folder."
-            raise DataError(record.place, message)
+        if missing := missing_image(image):
+            raise DataError(record.place, f"{missing} Mend the path, or --image-folder.")
     name = str(value.get("id", record.line))
     reference = _texts(value.get("reference"), "reference", record)
     return Question(name, set_name, str(value.get("group", set_name)), value["question"], images, reference, match)

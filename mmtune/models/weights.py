@@ -74,7 +74,12 @@ def wanted_parts(model: VisionLanguageModel) -> list[str]:
 
 def held_parts(folder: Path) -> list[str]:
     """Name the parts that a run folder holds."""
-    files = {"projector": PROJECTOR_FILE, "adapter": ADAPTER_FILE, "llm": "llm.safetensors", "vision": "vision.safetensors"}
+    files = {
+        "projector": PROJECTOR_FILE,
+        "adapter": ADAPTER_FILE,
+        "llm": "llm.safetensors",
+        "vision": "vision.safetensors",
+    }
     return [part for part, name in files.items() if (folder / name).is_file()]
 
 
@@ -122,16 +127,23 @@ def _load_adapter(llm: Any, path: Path) -> None:
 def _check_names(own: set[str], given: set[str], path: Path) -> None:
     missing, extra = sorted(own - given), sorted(given - own)
     if missing or extra:
-        parts = [f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-                 for names, what in ((missing, "missing"), (extra, "left over")) if names]
-        raise CheckpointError(path, f"its weights are not this model's: {' and '.join(parts)}. Name the right run folder.")
+        parts = [
+            f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for names, what in ((missing, "missing"), (extra, "left over"))
+            if names
+        ]
+        raise CheckpointError(
+            path, f"its weights are not this model's: {' and '.join(parts)}. Name the right run folder."
+        )
 
 
 def _check_projector(tensors: dict[str, torch.Tensor], projector: Any, folder: Path) -> None:
     """Say what a projector of another size was made for, before names are compared."""
     weights = [value for name, value in tensors.items() if name.endswith("weight") and value.dim() == 2]
     if not weights:
-        raise CheckpointError(folder / PROJECTOR_FILE, "holds no projector weights. Name a run folder of `mmtune pretrain`.")
+        raise CheckpointError(
+            folder / PROJECTOR_FILE, "holds no projector weights. Name a run folder of `mmtune pretrain`."
+        )
     width_in, width_out = weights[0].shape[1], weights[-1].shape[0]
     if (width_in, width_out) != (projector.in_features, projector.out_features):
         message = (

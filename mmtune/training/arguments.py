@@ -3,8 +3,8 @@
 import torch
 from transformers import TrainingArguments
 
-from mmtune.config import TrainConfig
 from mmtune.errors import ConfigError
+from mmtune.schema import TrainConfig
 
 
 class PlacedTrainingArguments(TrainingArguments):

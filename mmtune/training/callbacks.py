@@ -57,8 +57,17 @@ class ProgressBar(TrainerCallback):
         """Open the bar."""
         self.first_step, self.started = state.global_step, time.monotonic()
         if self.console.is_terminal and state.is_world_process_zero:
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"))
-            times = (TextColumn("{task.fields[facts]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.completed}/{task.total}"),
+            )
+            times = (
+                TextColumn("{task.fields[facts]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+            )
             self.progress = Progress(*columns, *times, console=self.console)
             self.task = self.progress.add_task(self.name, total=state.max_steps, completed=state.global_step, facts="")
             self.progress.start()

@@ -1,7 +1,6 @@
 """The main path of `pretrain`, `finetune` and `sft`: from a config to a complete run folder."""
 
 import logging
-import os
 import shutil
 import sys
 import time
@@ -20,13 +19,12 @@ from mmtune.build import (
     choose_device,
     load_initial_weights,
 )
-from mmtune.config import Config, to_values
+from mmtune.config import to_values
 from mmtune.data.dataset import SampleDataset, SampleReport
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.hashing import file_hash
 from mmtune.models.weights import save_weights
 from mmtune.run_folder import (
-    CONFIG_FILE,
     PREPROCESSOR_FILE,
     TOKENIZER_FOLDER,
     config_hash,
@@ -37,6 +35,7 @@ from mmtune.run_folder import (
     write_manifest,
     write_settings,
 )
+from mmtune.schema import Config
 from mmtune.training.callbacks import ProgressBar, RunLog
 from mmtune.training.trainer import RunTrainer
 
@@ -104,7 +103,9 @@ def _is_done(folder: Path, config: Config) -> bool:
     if config_hash(read_config(folder)) == config_hash(config):
         return True
     differences = ", ".join(config_differences(read_config(folder), config)[:4])
-    message = f"holds a complete run with another config ({differences}). Take another train.output_dir, or --overwrite."
+    message = (
+        f"holds a complete run with another config ({differences}). Take another train.output_dir, or --overwrite."
+    )
     raise CheckpointError(folder, message)
 
 
@@ -118,7 +119,9 @@ def _prepare_folder(folder: Path, config: Config, resume: bool | str, overwrite:
     if not resume and folder.exists() and any(folder.iterdir()):
         newest = newest_checkpoint(folder)
         hint = f"--resume continues from {newest.name}; " if newest else "it has no checkpoint; "
-        raise CheckpointError(folder, f"holds files of an incomplete run. {hint}--overwrite deletes it and starts anew.")
+        raise CheckpointError(
+            folder, f"holds files of an incomplete run. {hint}--overwrite deletes it and starts anew."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".write-test"
@@ -203,7 +206,11 @@ def _trained_parts(parts: Parts) -> str:
         if part is not None:
             total = sum(value.numel() for value in part.parameters())
             trained = sum(value.numel() for value in part.parameters() if value.requires_grad)
-            texts.append(f"{name} {total / 1e6:.1f} M ({trained / 1e6:.2f} M trained)" if trained else f"{name} {total / 1e6:.1f} M")
+            texts.append(
+                f"{name} {total / 1e6:.1f} M ({trained / 1e6:.2f} M trained)"
+                if trained
+                else f"{name} {total / 1e6:.1f} M"
+            )
     return ", ".join(texts)
 
 

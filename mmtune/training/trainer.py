@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from mmtune.config import Config
 from mmtune.data.collate import collate
 from mmtune.data.dataset import SampleDataset
 from mmtune.data.sampler import ShuffledSampler
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import load_weights
 from mmtune.run_folder import write_manifest
+from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
 from mmtune.training.state import load_optimizer, load_random_state, save_optimizer, save_random_state
 

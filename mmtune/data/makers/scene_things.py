@@ -35,17 +35,14 @@ def _things(category: str, is_edible: bool | None, table: str) -> tuple[Thing, .
 
 
 THINGS: tuple[Thing, ...] = (
-    *_things("animal", False, "1f415 dog, 1f408 cat, 1f40e horse, 1f418 elephant, 1f427 penguin, 1f989 owl, 1f40d snake, 1f42a camel"),
-    *_things("animal", False, "1f98b butterfly/butterflies, 1f41d bee, 1f981 lion, 1f405 tiger, 1f412 monkey, 1f43c panda, 1f98a fox/foxes"),
-    *_things("animal", False, "1f992 giraffe, 1f577 spider"),
-    *_things("animal", None, "1f404 cow, 1f416 pig, 1f411 sheep/sheep, 1f407 rabbit, 1f413 chicken, 1f422 turtle, 1f438 frog, 1f980 crab"),
-    *_things("animal", None, "1f419 octopus/octopuses, 1f988 shark, 1f40c snail, 1f433 whale"),
-    *_things("food", True, "1f34e apple, 1f34c banana, 1f34a orange, 1f34b lemon, 1f353 strawberry/strawberries, 1f350 pear, 1f955 carrot"),
-    *_things("food", True, "1f34d pineapple, 1f349 watermelon, 1f355 pizza, 1f354 hamburger, 1f369 donut, 1f36a cookie, 1f344 mushroom"),
-    *_things("vehicle", False, "1f697 car, 1f68c bus/buses, 1f69a truck, 1f6b2 bicycle, 2708 airplane, 1f680 rocket, 1f681 helicopter"),
-    *_things("vehicle", False, "26f5 boat, 1f69c tractor, 1f682 train"),
-    *_things("object", False, "1f4d5 book, 1f511 key, 2614 umbrella, 1f3a9 hat, 1f3b8 guitar, 1f941 drum, 1f388 balloon, 1f4f7 camera"),
-    *_things("object", False, "1f528 hammer, 1f514 bell, 1f451 crown, 1f333 tree, 1f3e0 house, 26bd ball, 1fa91 chair"),
+    *_things("animal", False, "1f415 dog, 1f408 cat, 1f418 elephant, 1f427 penguin, 1f989 owl, 1f40d snake"),
+    *_things("animal", False, "1f98b butterfly/butterflies, 1f981 lion, 1f412 monkey, 1f577 spider"),
+    *_things("animal", None, "1f416 pig, 1f407 rabbit, 1f422 turtle, 1f980 crab, 1f40c snail"),
+    *_things("food", True, "1f34e apple, 1f34c banana, 1f34a orange, 1f353 strawberry/strawberries, 1f955 carrot"),
+    *_things("food", True, "1f34d pineapple, 1f349 watermelon, 1f355 pizza, 1f344 mushroom"),
+    *_things("vehicle", False, "1f697 car, 1f6b2 bicycle, 2708 airplane, 1f680 rocket, 26f5 boat, 1f682 train"),
+    *_things("object", False, "1f4d5 book, 1f511 key, 2614 umbrella, 1f3a9 hat, 1f3b8 guitar, 1f388 balloon"),
+    *_things("object", False, "1f514 bell, 1f451 crown, 1f333 tree, 1f3e0 house, 26bd ball, 1fa91 chair"),
 )
 
 # Never trained on: what a model makes of them is reported apart.

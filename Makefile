@@ -1,0 +1,33 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Both install first, into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test test-slow test-gpu lint format install clean
+
+demo: ## install, then teach a small model to see and open the page
+	$(PYTHON) demos/quick_demo.py
+
+install: ## install mmtune with everything the tests need into .venv
+	$(PYTHON) demos/quick_demo.py --install test
+
+test: install ## install, then run the tests (CPU, minutes)
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: install ## the tests that take longer
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+test-gpu: install ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+lint: install ## what CI and pre-commit hold
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install ## mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment and the demo's output
+	rm -rf $(VENV) runs/demo build dist

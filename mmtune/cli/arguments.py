@@ -1,0 +1,39 @@
+"""Types of command line arguments."""
+
+import argparse
+
+
+def at_least_1(text: str) -> int:
+    """Read a whole number from 1."""
+    return _at_least(text, 1)
+
+
+def at_least_0(text: str) -> int:
+    """Read a whole number from 0."""
+    return _at_least(text, 0)
+
+
+def temperature(text: str) -> float:
+    """Read a number from 0."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be 0 or more (got {text})")
+    return value
+
+
+def probability(text: str) -> float:
+    """Read a number above 0, up to 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1 (got {text})")
+    return value
+
+
+def _at_least(text: str, lowest: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = lowest - 1
+    if value < lowest:
+        raise argparse.ArgumentTypeError(f"must be a whole number, {lowest} or more (got {text})")
+    return value

@@ -1,0 +1,233 @@
+"""The schema of a training config: every key, its type, its default and range, and what each verb sets.
+
+Plain dataclasses. Reading files is `config.py`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from omegaconf import MISSING
+
+Tune = Literal["frozen", "adapter", "full"]
+
+
+@dataclass
+class LLMConfig:
+    """The language model."""
+
+    name_or_path: str = MISSING  # a transformers folder, a .gguf file, a hub name or an embedded model
+    chat_template: str = MISSING  # a key of mmtune.data.template.TEMPLATES
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 where a GPU has it, else float32
+    quantization: Literal["nf4"] | None = None  # 4-bit base weights (QLoRA)
+    double_quantization: bool = True  # quantize the constants of the quantization too
+    tune: Tune = "frozen"
+    learning_rate: float | None = None  # None: train.learning_rate
+    weight_decay: float | None = None  # None: train.weight_decay
+
+
+@dataclass
+class VisionConfig:
+    """The vision encoder. `feature_layer`, `image_size` and `grid` are for the sources that take them."""
+
+    source: str = MISSING  # a key of mmtune.models.vision.VISION_ENCODERS
+    name: str = MISSING  # a folder, or a name that the source knows
+    feature_layer: int | None = None  # CLIP: index of hidden_states, -2 by default
+    image_size: int | None = None  # efficientnet: pixels a side
+    grid: int | None = None  # efficientnet: an image becomes grid x grid tokens
+    tune: Literal["frozen", "full"] = "frozen"
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+
+
+@dataclass
+class ProjectorConfig:
+    """The projector between vision encoder and language model."""
+
+    kind: str = "mlp2x_gelu"  # a key of mmtune.models.projector.PROJECTORS
+    standardize: bool = False  # bring the features to mean 0, deviation 1 by statistics of the training images
+    initial_scale: float | None = None  # start with outputs this many times as large as text embeddings; null: as they are
+    tune: Literal["frozen", "full"] = "full"
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+
+
+@dataclass
+class ModelConfig:
+    """The parts of the model and where their weights start."""
+
+    llm: LLMConfig = field(default_factory=LLMConfig)
+    vision: VisionConfig | None = None  # null: text only
+    projector: ProjectorConfig | None = None
+    adapter: dict[str, Any] | None = None  # `kind` and PEFT's own keys of that kind
+    init_from: str | None = None  # a run folder whose projector (and adapter) this run starts from
+
+
+@dataclass
+class DataSource:
+    """One data file."""
+
+    path: str = MISSING
+    format: str | None = None  # a key of mmtune.data.formats.FORMATS; None detects it record by record
+    image_folder: str | None = None  # None: the folder of the data file
+
+
+@dataclass
+class DataConfig:
+    """What is trained on."""
+
+    train: list[DataSource] = field(default_factory=list)
+    max_length: int = 2048  # tokens of a sample, image tokens included
+    on_bad_record: Literal["error", "skip"] = "error"  # skip: leave it out and list it in data.json
+    group_by_length: bool = False  # batches of about equal length: less padding
+
+
+@dataclass
+class TrainConfig:
+    """The training run, in the words of Hugging Face's TrainingArguments."""
+
+    output_dir: str = MISSING
+    per_device_train_batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    num_train_epochs: float = 1.0
+    max_steps: int = -1  # > 0: overrides num_train_epochs
+    learning_rate: float = 2e-4
+    lr_scheduler_type: str = "cosine"
+    warmup_ratio: float = 0.03
+    optim: str = "adamw_torch"
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    gradient_checkpointing: bool = False
+    logging_steps: int = 1
+    save_steps: int = 500  # 0: only at the end
+    save_total_limit: int | None = 2
+    dataloader_num_workers: int = 0
+    seed: int = 42
+    device: Literal["auto", "cpu"] = "auto"  # auto: a GPU where there is one
+
+
+@dataclass
+class Config:
+    """A training run: the model, the data, the training."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+VERB_DEFAULTS: dict[str, dict[str, Any]] = {
+    "pretrain": {
+        "model": {"llm": {"tune": "frozen"}, "projector": {"tune": "full"}},
+        "train": {"learning_rate": 1e-3, "per_device_train_batch_size": 32},
+    },
+    "finetune": {
+        "model": {
+            "llm": {"tune": "adapter"},
+            "projector": {"tune": "full"},
+            "adapter": {"kind": "lora", "r": 64, "lora_alpha": 128, "lora_dropout": 0.05},
+        },
+    },
+    "sft": {
+        "model": {
+            "llm": {"tune": "adapter"},
+            "adapter": {"kind": "lora", "r": 64, "lora_alpha": 16, "lora_dropout": 0.1},
+        },
+        "train": {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 16},
+    },
+}
+"""What each verb sets before the file is read. Everything else the three verbs share."""
+
+OTHER_WORDS = {
+    "accumulative_counts": "train.gradient_accumulation_steps",
+    "batch_size": "train.per_device_train_batch_size",
+    "betas": "train.adam_beta1 and train.adam_beta2",
+    "data_path": "data.train[0].path",
+    "llm_name_or_path": "model.llm.name_or_path",
+    "lr": "train.learning_rate",
+    "max_epochs": "train.num_train_epochs",
+    "max_norm": "train.max_grad_norm",
+    "optim_type": "train.optim",
+    "pretrained_pth": "model.init_from",
+    "prompt_template": "model.llm.chat_template",
+    "visual_encoder_name_or_path": "model.vision.name",
+    "warmup_steps": "train.warmup_ratio",
+    "work_dir": "train.output_dir",
+}
+"""Words of other tools -> ours."""
+
+ABOVE_0 = (
+    "train.per_device_train_batch_size",
+    "train.gradient_accumulation_steps",
+    "train.num_train_epochs",
+    "train.learning_rate",
+    "train.logging_steps",
+    "train.save_total_limit",
+    "model.llm.learning_rate",
+    "model.vision.learning_rate",
+    "model.projector.learning_rate",
+    "model.vision.image_size",
+    "model.vision.grid",
+)
+AT_LEAST_0 = (
+    "train.weight_decay",
+    "train.max_grad_norm",
+    "train.save_steps",
+    "train.dataloader_num_workers",
+    "train.seed",
+    "model.llm.weight_decay",
+    "model.vision.weight_decay",
+    "model.projector.weight_decay",
+)
+"""Keys whose numbers have a lower bound; a null is not checked."""
+
+
+def _numbers(config: Config, keys: tuple[str, ...]) -> Iterator[tuple[str, float]]:
+    values = dataclasses.asdict(config)
+    for key in keys:
+        section, *names = key.split(".")
+        value = values[section]
+        for name in names:
+            value = value and value[name]
+        if value is not None:
+            yield key, value
+
+
+def wrong_values(config: Config, verb: str) -> Iterator[str]:
+    """Yield what is wrong with the values of a config beyond their types, each as a sentence with the mend."""
+    model, data, train = config.model, config.data, config.train
+    for key, value in _numbers(config, ABOVE_0):
+        if not (value > 0 and math.isfinite(value)):
+            yield f"'{key}' must be greater than 0 (got {value})."
+    for key, value in _numbers(config, AT_LEAST_0):
+        if not (value >= 0 and math.isfinite(value)):
+            yield f"'{key}' must be 0 or more (got {value})."
+    for key, value in _numbers(config, ("train.adam_beta1", "train.adam_beta2")):
+        if not 0 <= value < 1:
+            yield f"'{key}' must be at least 0 and less than 1 (got {value})."
+    if train.max_steps != -1 and train.max_steps < 1:
+        yield f"'train.max_steps' must be 1 or more, or -1 to follow num_train_epochs (got {train.max_steps})."
+    if not train.output_dir.strip():
+        yield "'train.output_dir' is empty. Name the folder that the run is written to."
+    if not 0 <= train.warmup_ratio < 1:
+        yield f"'train.warmup_ratio' is a share of all steps: at least 0, less than 1 (got {train.warmup_ratio})."
+    if data.max_length < 2:
+        yield f"'data.max_length' must be at least 2 tokens (got {data.max_length})."
+    if not data.train:
+        yield "'data.train' names no data. Give it as a list: [{path: data/train.json}]."
+    if (model.vision is None) != (model.projector is None):
+        absent, present = ("vision", "projector") if model.vision is None else ("projector", "vision")
+        yield f"'model.{present}' is set but 'model.{absent}' is not. Set both to see images, none for text."
+    if (model.llm.tune == "adapter") != (model.adapter is not None):
+        yield "'model.adapter' and 'model.llm.tune: adapter' go together. Set both, or none."
+    if model.llm.tune == "full" and model.llm.quantization:
+        yield f"'model.llm.tune: full' cannot train {model.llm.quantization} weights. Take tune: adapter, or quantization: null."
+    if verb == "pretrain" and model.vision is None:
+        yield "pretrain needs 'model.vision' and 'model.projector': it trains the projector. `mmtune sft` trains on text."
+    if verb == "pretrain" and (model.llm.tune != "frozen"):
+        yield f"pretrain trains the projector alone (got model.llm.tune: {model.llm.tune}). `mmtune finetune` trains both."
+    if verb == "finetune" and model.init_from is None:
+        yield "finetune needs 'model.init_from': the run folder of a pretrain. `mmtune pretrain` makes one."

@@ -1,0 +1,476 @@
+"""Mistakes of the user: each ends with code 2 and one line that holds the place, what is wrong and the mend."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mmtune.cli import main
+
+
+@pytest.fixture
+def mistake(capsys):
+    """Return a function that runs a command and returns the one line of its error."""
+
+    def run(*argv):
+        capsys.readouterr()
+        assert main([str(word) for word in argv]) == 2
+        captured = capsys.readouterr()
+        lines = captured.err.splitlines()
+        assert [line for line in lines if line.startswith("mmtune: ")] == [lines[-1]]
+        assert "Traceback" not in captured.err + captured.out
+        return lines[-1].removeprefix("mmtune: ")
+
+    return run
+
+
+@pytest.fixture
+def ready(config_file, data_file, record):
+    """A pretrain config that would run, with its data."""
+    data_file(record("<image>\nWhat?", "A cat.", image="1.png"))
+    return config_file()
+
+
+# The config
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.learnin_rate=1", "config.yaml: unknown key 'train.learnin_rate'. Did you mean 'train.learning_rate'?"),
+        ("model.vison=null", "config.yaml: unknown key 'model.vison'. Did you mean 'model.vision'?"),
+        ("data.train[0].folder=x", "unknown key 'data.train[0].folder'. Did you mean 'data.train[0].image_folder'?"),
+        ("train.zzz=1", "unknown key 'train.zzz'. Known: output_dir, per_device_train_batch_size,"),
+        ("lr=1e-4", "config.yaml: unknown key 'lr'. Here it is called train.learning_rate."),
+        ("train.lr=1e-4", "unknown key 'train.lr'. Here it is called train.learning_rate."),
+        ("accumulative_counts=16", "Here it is called train.gradient_accumulation_steps."),
+        ("train.seed=soon", "config.yaml: 'train.seed' must be a whole number (got \"soon\")."),
+        ("train.learning_rate=fast", "'train.learning_rate' must be a number (got \"fast\")."),
+        ("train.gradient_checkpointing=maybe", "'train.gradient_checkpointing' must be true or false (got \"maybe\")."),
+        ("train.output_dir=null", "'train.output_dir' must be a text (got null)."),
+        ("train.save_total_limit=x", "'train.save_total_limit' must be a whole number or null (got \"x\")."),
+        ("model.llm.tune=frozn", "'model.llm.tune' must be frozen or adapter or full (got \"frozn\")."),
+        ("model.llm=tiny", "'model.llm' must be a section with keys such as name_or_path, chat_template"),
+        ("model=null", "'model' must be a section with keys such as llm, vision"),
+        ("data.train=x.json", "'data.train' must be a list, each entry a section with keys such as path"),
+        ("data.train=[x.json]", "'data.train[0]' must be a section with keys such as path, format, image_folder"),
+        ("model.adapter=5", "'model.adapter' must be a mapping of keys or null (got 5)."),
+        ("train.learning_rate=-1", "'train.learning_rate' must be greater than 0 (got -1.0)."),
+        ("train.learning_rate=.nan", "'train.learning_rate' must be greater than 0 (got nan)."),
+        ("train.num_train_epochs=.inf", "'train.num_train_epochs' must be greater than 0 (got inf)."),
+        ("train.per_device_train_batch_size=0", "must be greater than 0 (got 0)."),
+        ("train.seed=-1", "'train.seed' must be 0 or more (got -1)."),
+        ("train.warmup_ratio=1.5", "'train.warmup_ratio' is a share of all steps: at least 0, less than 1 (got 1.5)."),
+        ("train.adam_beta1=1", "'train.adam_beta1' must be at least 0 and less than 1 (got 1.0)."),
+        ("train.max_steps=0", "'train.max_steps' must be 1 or more, or -1 to follow num_train_epochs (got 0)."),
+        ("train.output_dir=''", "'train.output_dir' is empty. Name the folder"),
+        ("model.projector.learning_rate=0", "'model.projector.learning_rate' must be greater than 0 (got 0.0)."),
+        ("data.max_length=1", "'data.max_length' must be at least 2 tokens (got 1)."),
+        ("data.train=[]", "'data.train' names no data. Give it as a list: [{path: data/train.json}]."),
+        ("model.vision=null", "'model.projector' is set but 'model.vision' is not. Set both to see images"),
+        (
+            "model.llm.name_or_path=${nope}",
+            "'model.llm.name_or_path' has a wrong value: Interpolation key 'nope' not found",
+        ),
+        (
+            "train.seed",
+            "command line: train.seed: an override is section.name=value, such as train.learning_rate=1e-4.",
+        ),
+        ("=3", "command line: =3: an override is section.name=value"),
+        ("train.seed=[1", "command line: train.seed: the value '[1' is broken YAML. Close its brackets and quotes."),
+        ("train.seed=!!python/tuple x", "command line: train.seed: the value '!!python/tuple x' is broken YAML."),
+        ("data.train[3].path=x", "command line: data.train[3].path: the list has no such entry; [0] is the first."),
+        ("data.train.path=x", "command line: data.train.path: the list has no such entry"),
+        (
+            "train.output_dir.x.y=1",
+            "command line: train.output_dir.x.y: this key leads through a value that has no keys",
+        ),
+    ],
+)
+def test_a_wrong_key_or_value(mistake, ready, override, words):
+    assert words in mistake("pretrain", ready, override)
+
+
+@pytest.mark.parametrize(
+    ("verb", "overrides", "words"),
+    [
+        (
+            "finetune",
+            [],
+            "finetune needs 'model.init_from': the run folder of a pretrain. `mmtune pretrain` makes one.",
+        ),
+        (
+            "pretrain",
+            ["model.llm.tune=full"],
+            "pretrain trains the projector alone (got model.llm.tune: full). `mmtune finetune`",
+        ),
+        (
+            "pretrain",
+            ["model.vision=null", "model.projector=null"],
+            "pretrain needs 'model.vision' and 'model.projector'",
+        ),
+        ("sft", ["model.llm.tune=full", "model.llm.quantization=nf4"], "cannot train nf4 weights. Take tune: adapter"),
+        (
+            "sft",
+            ["model.adapter=null"],
+            "'model.adapter' and 'model.llm.tune: adapter' go together. Set both, or none.",
+        ),
+    ],
+)
+def test_what_a_verb_needs(mistake, ready, verb, overrides, words):
+    assert words in mistake(verb, ready, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "model: {llm: {chat_template: chatml}}",
+            "x.yaml: 'model.llm.name_or_path' is not set. Set it in the file or as",
+        ),
+        ("", "x.yaml: 'model.llm.chat_template' is not set."),
+        ("a: [1\nb: 2", "x.yaml:2: broken YAML: did not find expected ',' or ']'. Mend the line."),
+        ("a:\n\t- b", "x.yaml:2: broken YAML: found character that cannot start any token. Mend the line."),
+        ("a: 1\na: 2", "x.yaml:2: broken YAML: found duplicate key a. Mend the line."),
+        ("a: !!python/object/apply:os.system [ls]", "x.yaml:1: broken YAML: could not determine a constructor"),
+        ("- a\n- b", "x.yaml: a config is a mapping of sections such as model:, data: and train:."),
+    ],
+)
+def test_a_broken_config_file(mistake, desk, text, words):
+    Path("x.yaml").write_text(text)
+    assert words in mistake("pretrain", "x.yaml")
+
+
+def test_a_config_that_is_nowhere(mistake, desk):
+    message = mistake("pretrain", "demo/pretrian")
+    assert message.startswith("demo/pretrian: no such file (resolved to ")
+    assert str(desk / "demo/pretrian") in message
+    assert message.endswith("Did you mean 'demo/pretrain'? `mmtune configs list` names them.")
+    assert "no such file" in mistake("configs", "show", "nope.yaml")
+
+
+def test_a_config_is_not_copied_over_a_file(mistake, desk):
+    Path("mine.yaml").write_text("mine")
+    assert "mine.yaml: exists already. Name a new file" in mistake("configs", "copy", "demo/pretrain", "mine.yaml")
+    assert Path("mine.yaml").read_text() == "mine"
+    assert "no/mine.yaml: cannot be written" in mistake("configs", "copy", "demo/pretrain", "no/mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("trian x.yaml", "argument VERB: invalid choice: 'trian'"),
+        ("", "the following arguments are required: VERB"),
+        ("pretrain", "the following arguments are required: CONFIG"),
+        ("configs lst", "invalid choice: 'lst'"),
+        ("chat run extra", "unrecognized arguments: extra. See: mmtune chat --help"),
+        ("pretrain x.yaml --resum-from y", "unrecognized arguments: --resum-from y. See: mmtune pretrain --help"),
+        ("pretrain x.yaml --resume --overwrite", "not allowed with argument --resume"),
+        ("chat run --max-new-tokens 0", "--max-new-tokens: must be a whole number, 1 or more (got 0)"),
+        ("chat run --temperature -1", "--temperature: must be 0 or more (got -1)"),
+        ("chat run --top-p 0", "--top-p: must be above 0 and at most 1 (got 0)"),
+        ("inspect data.json -n -1", "-n/--num-samples: must be a whole number, 1 or more (got -1)"),
+        ("inspect data.json --num-image-tokens x", "--num-image-tokens: must be a whole number, 0 or more (got x)"),
+        ("compare run --questions q.json --batch-size 0", "--batch-size: must be a whole number, 1 or more (got 0)"),
+        ("compare run", "the following arguments are required: --questions"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_code_2(capsys, command, words):
+    with pytest.raises(SystemExit) as caught:
+        main(command.split())
+    assert caught.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"mmtune( \w+)?: error: ", last)
+    assert words in last
+
+
+# The data
+
+
+def test_a_missing_data_file(mistake, config_file, desk):
+    message = mistake("pretrain", config_file("data.train[0].path=nope.json"))
+    assert message == f"nope.json: no such file (looked in {desk}). Mend the path."
+    message = mistake("pretrain", "config.yaml", "data.train[0].path=config.yaml/x.json", "--overwrite")
+    assert message == "config.yaml/x.json: cannot be opened: Not a directory. Mend the path."
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "data.json: the file is empty. It needs at least one record."),
+        ("[]", "data.json: the array is empty. It needs at least one record."),
+        ('{"conversations": 1}\n{"con', "data.json:1: 'conversations' must be a list of turns (got a number)."),
+        ('[{"a": 1}', "data.json:1: no known format (got a). A record has one of: conversations, messages, caption."),
+        ('{"conversations"\n', "data.json:1: broken JSON: Expecting ':' delimiter at column 17. Mend the line."),
+        ("[\n{,}]", "data.json:2: broken JSON in record 1: Expecting property name"),
+    ],
+)
+def test_a_broken_data_file(mistake, ready, text, words):
+    Path("data.json").write_text(text)
+    assert words in mistake("pretrain", ready)
+
+
+@pytest.mark.parametrize(
+    ("turns", "image", "words"),
+    [
+        (
+            ("<image> or <image>?", "A cat."),
+            "1.png",
+            "data.json:2: 1 image but 2 '<image>' marks in the question. Each image needs one mark.",
+        ),
+        (("What?", "A cat."), "1.png", "data.json:2: 1 image but 0 '<image>' marks in the question."),
+        (("<image>", ""), "1.png", "data.json:2: turn 2: the answer is empty. Give it a text, or drop the record."),
+        (("<image>",), "1.png", "data.json:2: the dialogue needs at least one question and one answer."),
+        (("q" * 200, "A cat."), None, "data.json:2: no answer is left within max_length"),
+    ],
+)
+def test_a_wrong_record(mistake, ready, data_file, record, turns, image, words):
+    data_file(record("<image>", "A cat.", image="1.png"), record(*turns, image=image))
+    assert words in mistake("pretrain", ready)
+
+
+def test_a_wrong_role(mistake, ready, data_file, record):
+    talk = record("<image>", "A cat.", image="1.png")
+    talk["conversations"][1]["from"] = "bot"
+    data_file(talk)
+    assert mistake("pretrain", ready) == (
+        "data.json:1: turn 2 has the unknown role 'bot'. Roles are human, gpt and system."
+    )
+
+
+def test_a_missing_image(mistake, ready, desk):
+    Path("1.png").unlink()
+    message = mistake("pretrain", ready)
+    assert (
+        message
+        == f"data.json:1: image 1.png is missing (resolved to {desk / '1.png'}). Mend the path, or `image_folder`."
+    )
+
+
+def test_an_image_that_is_no_path(mistake, ready, data_file, record):
+    data_file(record("<image>", "A cat.", image="data:image/png;base64," + "A" * 5000), draw=False)
+    message = mistake("pretrain", ready)
+    assert message.startswith("data.json:1: image data:image/png;base64,AAAA")
+    assert "is missing (resolved to " in message
+    assert len(message) < 600
+
+
+def test_a_corrupt_image(mistake, ready):
+    Path("1.png").write_text("no image")
+    message = mistake("pretrain", ready)
+    assert message == "data.json:1: 1.png: not an image that Pillow can read. Replace the file."
+
+
+def test_an_image_for_a_model_of_text(mistake, ready):
+    message = mistake("sft", ready, "model.vision=null", "model.projector=null")
+    assert message.startswith("data.json:1: has an image, but this model has no vision encoder. Set model.vision")
+
+
+# The models
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (
+            "model.llm.chat_template=chatlm",
+            "model.llm.chat_template: unknown name 'chatlm'. Did you mean 'chatml'? Known: chatml,",
+        ),
+        (
+            "model.vision.source=tranformers",
+            "model.vision.source: unknown name 'tranformers'. Did you mean 'transformers'?",
+        ),
+        ("model.vision.grid=3", "model.vision.grid: source 'transformers' has no such key. It takes: feature_layer."),
+        ("model.vision.name=nope", "model.vision.name: nope: no config.json there (resolved to "),
+        (
+            "model.vision.feature_layer=9",
+            "model.vision.feature_layer: 9 is not a layer of this tower of 3 blocks. LLaVA takes -2.",
+        ),
+        (
+            "model.projector.kind=mlp2x_gelo",
+            "model.projector.kind: unknown name 'mlp2x_gelo'. Did you mean 'mlp2x_gelu'? Known:",
+        ),
+        ("model.llm.name_or_path=./nope", "model.llm.name_or_path: './nope' is no folder (resolved to "),
+        ("model.llm.name_or_path=.", "no tokenizer can be read from this folder"),
+    ],
+)
+def test_a_wrong_part(mistake, ready, override, words):
+    assert words in mistake("pretrain", ready, override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model.adapter.rank=8"], "model.adapter.rank: PEFT's lora has no such key."),
+        (
+            ["model.adapter.lora_alfa=8"],
+            "model.adapter.lora_alfa: PEFT's lora has no such key. Did you mean 'lora_alpha'?",
+        ),
+        (["model.adapter={kind: lorra}"], "model.adapter.kind: unknown name 'lorra'. Did you mean 'lora'?"),
+        (
+            ["model.adapter.target_modules=[wqkv]"],
+            "model.adapter: Target modules {'wqkv'} not found in the base model.",
+        ),
+        (["model.adapter.r=0"], "model.adapter: "),
+        (
+            ["model.adapter={kind: prompt_tuning, num_virtual_tokens: 4}"],
+            "model.adapter.kind: 'prompt_tuning' puts virtual tokens",
+        ),
+    ],
+)
+def test_a_wrong_adapter(mistake, ready, overrides, words):
+    assert words in mistake("finetune", ready, "model.init_from=runs/none", *overrides)
+
+
+def test_modules_that_do_not_exist_are_answered_with_those_that_do(mistake, ready):
+    message = mistake("finetune", ready, "model.init_from=x", "model.adapter.target_modules=[wqkv]")
+    assert "Modules of this model: " in message
+    assert "q_proj" in message
+
+
+# The folders
+
+
+def test_an_output_folder_that_is_a_file(mistake, ready):
+    Path("run").write_text("")
+    assert mistake("pretrain", ready) == "train.output_dir: run is a file. Name a folder."
+
+
+def test_no_permission_to_write(mistake, ready, desk):
+    Path("parent").write_text("")
+    message = mistake("pretrain", ready, "train.output_dir=parent/run")
+    assert message.startswith(f"train.output_dir: cannot write to {desk / 'parent/run'}: ")
+    assert message.endswith("Mend its mode, or name another folder.")
+    message = mistake("pretrain", ready, "train.output_dir=/proc/mmtune/run")
+    assert message.startswith("train.output_dir: cannot write to /proc/mmtune/run: ")
+
+
+def test_an_output_folder_with_other_files(mistake, ready):
+    Path("run").mkdir()
+    Path("run/notes.txt").write_text("mine")
+    message = mistake("pretrain", ready)
+    assert message.startswith("run: holds files of an incomplete run.")
+    assert "--overwrite" in message
+    assert Path("run/notes.txt").read_text() == "mine"
+
+
+def test_a_checkpoint_that_is_none(mistake, ready):
+    assert "nope: not a complete checkpoint. --resume alone takes the newest" in mistake(
+        "pretrain", ready, "--resume", "nope"
+    )
+
+
+def test_a_projector_of_another_size(mistake, ready, tiny):
+    assert main(["pretrain", ready]) == 0
+    wide = f"model.llm.name_or_path={tiny.wide_llm}"
+    message = mistake("finetune", ready, "model.init_from=run", "train.output_dir=wide", wide)
+    assert message == (
+        "run: its projector maps 16 -> 32, this model needs 16 -> 48. It was trained for another vision encoder or LLM."
+    )
+    message = mistake("pretrain", ready, "train.seed=1")
+    assert message.startswith("run: holds a complete run with another config (train.seed: 42 -> 1).")
+    message = mistake("chat", "run", "--prompt", "Hi", "--llm", tiny.wide_llm)
+    assert message.startswith(f"run: was trained on another llm than {tiny.wide_llm} (hash ")
+    assert message.endswith("Name the right one with --llm.")
+    (Path("run") / "projector.safetensors").write_bytes(b"cut off")
+    message = mistake("chat", "run", "--prompt", "Hi")
+    assert message.startswith("run/projector.safetensors: has 7 bytes, the manifest says ")
+
+
+def test_a_run_to_start_from_that_is_none(mistake, ready, desk):
+    message = mistake("finetune", ready, "model.init_from=nope")
+    assert message == f"nope: no such folder (resolved to {desk / 'nope'}). Name a run folder."
+
+
+# The other verbs
+
+
+def test_chat_with_what_is_no_run(mistake, desk, data_file, record):
+    data_file(record("<image>", "x", image="1.png"))
+    assert mistake("chat", "nope") == f"nope: no such folder (resolved to {desk / 'nope'}). Name a run folder."
+    message = mistake("chat", ".", "--image", "1.png", "--prompt", "Hi")
+    assert message.startswith(".: not a complete run: it has no manifest.json. `mmtune pretrain`")
+
+
+def test_chat_with_a_missing_image(mistake, desk):
+    message = mistake("chat", ".", "--image", "nope.png")
+    assert message.startswith(f"--image: nope.png: no such image (resolved to {desk / 'nope.png'}).")
+    assert "image_folder" not in message
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        ({"question": "What?", "image": "no.png"}, "questions.json:1: image no.png is missing (resolved to "),
+        ({"question": ""}, "questions.json:1: a question is an object with a text under 'question'."),
+        ({"text": "What?"}, "questions.json:1: a question is an object with a text under 'question'."),
+        ({"question": "What?", "answer": "x"}, "unknown key 'answer'. Known: id, image, question, reference"),
+        ({"question": "What?", "match": "fuzzy"}, "unknown match 'fuzzy'. Known: exact, contains."),
+        ({"question": "What?", "match": ["exact"]}, "unknown match '['exact']'. Known: exact, contains."),
+        ({"question": "What?", "reference": 5}, "'reference' is a text, a list of texts or null (got 5)."),
+        ({"question": "What?"}, "nope: no such folder"),
+    ],
+)
+def test_compare(mistake, desk, question, words):
+    Path("questions.json").write_text(json.dumps([question]))
+    assert words in mistake("compare", "nope", "--questions", "questions.json")
+
+
+def test_compare_says_before_it_asks_that_it_cannot_write(mistake, desk):
+    Path("questions.json").write_text('[{"question": "What?"}]')
+    message = mistake("compare", "x", "--questions", "questions.json", "--output", "questions.json/out")
+    assert message == f"--output: cannot write to {desk / 'questions.json/out'}: Not a directory. Name another folder."
+
+
+def test_compare_needs_a_run_after_base_and_known_controls(mistake, desk):
+    Path("questions.json").write_text('[{"question": "What?"}]')
+    ask = ["--questions", "questions.json"]
+    assert "base: it stands for the language model of the last run" in mistake("compare", "base", *ask)
+    assert "unknown control 'blnk'. Known: blank, shuffled." in mistake("compare", "x", *ask, "--controls", "blnk")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["finetun.train.seed=1"], "unknown name 'finetun'. Did you mean 'finetune'? Known: compare, data,"),
+        (["seed=1"], "command line: seed=1: an override is STEP.section.name=value. Steps: data,"),
+        (["finetune"], "command line: finetune: an override is STEP.section.name=value. Steps: data, pretrain,"),
+    ],
+)
+def test_run_with_an_unknown_step(mistake, desk, overrides, words):
+    assert words in mistake("run", "demo", *overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("steps: [{name: a, verb: trian}]", "step a: verb: unknown name 'trian'."),
+        ("steps: [{nam: a}]", "x.yaml: unknown key 'steps[0].nam'. Did you mean 'steps[0].name'?"),
+        ("stages: []", "x.yaml: unknown key 'stages'."),
+        (
+            "steps: [{name: a, verb: make-scenes, config: {sed: 1}}]",
+            "make-scenes: unknown key 'sed'. Did you mean 'seed'?",
+        ),
+        ("steps: [{name: a, verb: make-scenes, config: nope}]", "nope: no such file (resolved to"),
+        ("steps: [{verb: make-scenes}]", "name"),
+    ],
+)
+def test_a_wrong_recipe(mistake, desk, text, words):
+    Path("x.yaml").write_text(text)
+    assert words in mistake("run", "x.yaml")
+
+
+def test_inspect(mistake, ready, tiny):
+    assert "nope.json: no such file" in mistake("inspect", "nope.json", "--llm", tiny.llm)
+    assert "template: unknown name 'x'" in mistake("inspect", "data.json", "--llm", tiny.llm, "--template", "x")
+    assert "unknown key 'train.sed'. Did you mean 'train.seed'?" in mistake("inspect", ready, "train.sed=1")
+    message = mistake("inspect", "data.json", "train.seed=1", "--llm", tiny.llm)
+    assert message.startswith("command line: train.seed=1: a data file has no keys to set. Name a config,")
+
+
+def test_traceback_shows_where_an_error_arose(desk):
+    from mmtune.errors import CheckpointError
+
+    with pytest.raises(CheckpointError):
+        main(["chat", "nope", "--traceback"])

@@ -1,0 +1,3 @@
+from training_workspace import models, workspace
+
+__all__ = ["models", "workspace"]
