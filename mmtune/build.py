@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mmtune.conversation import Conversation, Sample
+from mmtune.conversation import IGNORE_INDEX, Conversation, Sample
 from mmtune.data.dataset import SampleDataset, SampleReport, read_samples
 from mmtune.data.encode import encode
 from mmtune.data.formats import parse_record
@@ -24,12 +24,14 @@ from mmtune.models.language import choose_dtype, llm_folder, load_llm, load_toke
 from mmtune.models.projector import Projector
 from mmtune.models.vision import load_vision
 from mmtune.models.vlm import VisionLanguageModel
+from mmtune.models.warm_start import fit_to_words
 from mmtune.models.weights import held_parts, load_weights, wanted_parts
 from mmtune.run_folder import VERSIONS_FILE, read_config, read_json, require_complete
 from mmtune.schema import Config, ModelConfig, VisionConfig
 
 log = logging.getLogger(__name__)
 CALIBRATION_IMAGES = 256
+WARM_START_IMAGES = 800
 
 
 @dataclass
@@ -135,20 +137,26 @@ def build_dataset(
 
 
 def calibrate_projector(config: ModelConfig, parts: Parts, dataset: SampleDataset) -> None:
-    """Fit a new projector's statistics and output scale to the first training images, where the config asks."""
+    """Fit a new projector's statistics, words and output scale to the first training images, where the config asks."""
     projector, settings = parts.model.projector, config.projector
-    if projector is None or settings is None or not (settings.standardize or settings.initial_scale):
+    if projector is None or settings is None:
         return
-    with_images = [i for i, sample in enumerate(dataset.samples) if sample.images][:CALIBRATION_IMAGES]
-    if not with_images:
+    if not (settings.standardize or settings.warm_start_epochs or settings.initial_scale):
+        return
+    limit = WARM_START_IMAGES if settings.warm_start_epochs else CALIBRATION_IMAGES
+    chosen = [number for number, sample in enumerate(dataset.samples) if len(sample.images) == 1][:limit]
+    if not chosen:
         raise ConfigError("data.train", "holds no image, so the projector cannot be calibrated. Add image records.")
-    assert parts.model.vision is not None
-    features = torch.cat([_features(parts, dataset, index) for index in with_images])
+    features = torch.cat([_features(parts, dataset, number) for number in chosen])
+    embeddings = parts.model.base_llm.get_input_embeddings().weight
     if settings.standardize:
-        projector.fit_standardization(features)
+        projector.fit_standardization(features[:CALIBRATION_IMAGES])
+    if settings.warm_start_epochs:
+        words = [[token for token in dataset.samples[number].labels if token != IGNORE_INDEX] for number in chosen]
+        num_words = fit_to_words(projector, features, words, embeddings, settings.warm_start_epochs)
+        log.info("projector started near %d words of %d captions", num_words, len(chosen))
     if settings.initial_scale:
-        weight = parts.model.base_llm.get_input_embeddings().weight
-        projector.fit_output_scale(features, settings.initial_scale * float(weight.float().pow(2).mean().sqrt()))
+        projector.fit_output_scale(features, settings.initial_scale * float(embeddings.float().pow(2).mean().sqrt()))
 
 
 @torch.no_grad()

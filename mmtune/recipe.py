@@ -64,7 +64,8 @@ class ScenesConfig:
     num_heldout_captions: int = 100
     num_heldout_questions_per_group: int = 50
     num_unseen_questions_per_group: int = 10
-    image_size: int = 128
+    num_text_repeats: int = 2
+    image_size: int = 160
 
 
 def _train(values: dict[str, Any], folder: Path, verb: str) -> None:

@@ -48,7 +48,10 @@ class ProjectorConfig:
 
     kind: str = "mlp2x_gelu"  # a key of mmtune.models.projector.PROJECTORS
     standardize: bool = False  # bring the features to mean 0, deviation 1 by statistics of the training images
-    initial_scale: float | None = None  # start with outputs this many times as large as text embeddings; null: as they are
+    warm_start_epochs: int = 0  # fit to the captions' words before training, without the LLM; see models/warm_start.py
+    initial_scale: float | None = (
+        None  # start with outputs this many times as large as text embeddings; null: as they are
+    )
     tune: Literal["frozen", "full"] = "full"
     learning_rate: float | None = None
     weight_decay: float | None = None

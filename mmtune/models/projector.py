@@ -36,10 +36,12 @@ class Projector(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map features float[..., in_features] to float[..., out_features]."""
+        return self.layers(self.normalized(features))
+
+    def normalized(self, features: torch.Tensor) -> torch.Tensor:
+        """Return features float[..., in_features] as the first layer gets them."""
         features = features.to(self.dtype)
-        if self.standardize:
-            features = (features - self.feature_mean) / self.feature_std
-        return self.layers(features)
+        return (features - self.feature_mean) / self.feature_std if self.standardize else features
 
     @torch.no_grad()
     def fit_standardization(self, features: torch.Tensor) -> None:

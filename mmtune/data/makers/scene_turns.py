@@ -93,18 +93,17 @@ def ask(rng: random.Random, scene: Scene, group: str, wanted: bool) -> Turn | No
         return _ask_how_many(rng, scene)
     if group == "left or right" and scene.is_pair:
         return _ask_place(rng, scene)
-    if group == "is this a" and (is_one or scene.is_pair):
-        asked = rng.choice(scene.things) if wanted else another_thing(rng, scene)
-        return Turn(group, f"Is {'there' if scene.is_pair else 'this'} {with_article(asked.name)}?", yes_no(wanted))
-    if scene.is_pair:
+    if not is_one:
         return None
+    if group == "is this a":
+        asked = first if wanted else another_thing(rng, scene)
+        return Turn(group, f"Is this {with_article(asked.name)}?", yes_no(wanted))
     if group == "what is this":
-        question = rng.choice(("What is this?", "What do you see?")) if is_one else "What are these?"
-        return Turn(group, question, sentence(with_article(first.name) if is_one else first.plural))
+        return Turn(group, rng.choice(("What is this?", "What do you see?")), sentence(with_article(first.name)))
     if group == "animal" and wanted == (first.category == "animal"):
-        return Turn(group, "Is it an animal?" if is_one else "Are they animals?", yes_no(wanted))
+        return Turn(group, "Is it an animal?", yes_no(wanted))
     if group == "eat" and wanted == first.is_edible:
-        return Turn(group, f"Can you eat {'it' if is_one else 'them'}?", yes_no(wanted))
+        return Turn(group, "Can you eat it?", yes_no(wanted))
     return None
 
 

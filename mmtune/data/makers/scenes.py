@@ -18,10 +18,11 @@ from PIL import Image
 from mmtune.data.makers.scene_things import BACKGROUNDS, THINGS, UNSEEN_THINGS, Thing
 from mmtune.data.makers.scene_turns import GROUPS, Scene, Turn, ask, caption, make_turns
 
-KINDS = {"one": 45, "same": 20, "pair": 35}  # kind of training scene: share in percent
+KINDS = {"one": 50, "same": 20, "pair": 30}  # kind of training scene: share in percent
 NUM_TURNS = {1: 1, 2: 1, 3: 2, 4: 6}  # turns of a dialogue at most: weight
 CAPTION_PROMPT = "Describe it."
 TEXT_QUESTIONS_PATH = Path(__file__).with_name("text_questions.json")
+TEXT_ANSWERS_PATH = Path(__file__).with_name("text_answers.json")
 
 
 # ---------------------------------------------------------------- which scenes there are
@@ -93,16 +94,21 @@ def is_legible(thing: Thing, background: str) -> bool:
 
 
 def draw_image(rng: random.Random, scene: Scene, image_size: int) -> Image.Image:
-    """Draws a scene: places and sizes vary, and the background's colour a little."""
+    """Draws a scene: places and sizes vary a little, and the background's colour too.
+
+    One thing stands alone, two side by side, of three the first two side by side above the third.
+    """
     colour = tuple(min(max(value + rng.randint(-12, 12), 0), 255) for value in BACKGROUNDS[scene.background])
     image = Image.new("RGB", (image_size, image_size), colour)
-    column = image_size // len(scene.things)
-    is_alone = len(scene.things) == 1
-    margin = 0 if is_alone else image_size // 8
+    count, half = len(scene.things), image_size // 2
+    cell = image_size if count == 1 else half
     for index, thing in enumerate(scene.things):
-        size = round(column * (rng.uniform(0.55, 0.85) if is_alone else rng.uniform(0.8, 0.98)))
-        left = index * column + rng.randint(0, column - size)
-        top = rng.randint(margin, image_size - size - margin)
+        size = round(cell * (rng.uniform(0.55, 0.85) if count == 1 else rng.uniform(0.8, 0.98)))
+        left = (0 if count == 1 else index % 2 * half) + rng.randint(0, cell - size)
+        if count == 2:
+            top = rng.randint(image_size // 8, image_size - size - image_size // 8)
+        else:
+            top = index // 2 * half + rng.randint(0, cell - size)
         picture = emoji(thing.code).resize((size, size), Image.Resampling.BICUBIC)
         image.paste(picture, (left, top), picture)
     return image
@@ -140,8 +146,10 @@ class SceneWriter:
         return to_record(name, self._save(name, scene), make_turns(self.rng, scene, num_turns))
 
     def _training_scene(self) -> Scene:
-        kind = self.rng.choices(list(KINDS), weights=list(KINDS.values()))[0]
-        return draw_scene(self.rng, THINGS, kind, held_out=False)
+        return draw_scene(self.rng, THINGS, self._kind(), held_out=False)
+
+    def _kind(self) -> str:
+        return self.rng.choices(list(KINDS), weights=list(KINDS.values()))[0]
 
     def questions(self, prefix: str, groups: tuple[str, ...], count: int, things: tuple[Thing, ...]) -> list[dict]:
         """Makes `count` questions of each group, each on its own image; half of the yes/no answers are yes.
@@ -153,8 +161,7 @@ class SceneWriter:
             for index in range(count):
                 turn = None
                 while turn is None:
-                    kind = self.rng.choice(list(KINDS))
-                    scene = draw_scene(self.rng, things, kind, held_out=True if things is THINGS else None)
+                    scene = draw_scene(self.rng, things, self._kind(), held_out=True if things is THINGS else None)
                     turn = ask(self.rng, scene, group, wanted=index % 2 == 0)
                 name = f"{prefix}_{group.replace(' ', '_')}_{index:03d}"
                 entries.append(to_question(name, self._save(name, scene), turn))
@@ -169,6 +176,16 @@ def to_record(name: str, image: str, turns: list[Turn]) -> dict:
         conversations.append({"from": "human", "value": mark + turn.question})
         conversations.append({"from": "gpt", "value": turn.answer})
     return {"id": name, "image": image, "conversations": conversations}
+
+
+def text_records(num_repeats: int) -> list[dict]:
+    """Makes records without an image: plain questions with whole sentences, so that stage 2 keeps that manner."""
+    pairs = json.loads(TEXT_ANSWERS_PATH.read_text(encoding="utf-8"))
+    records = []
+    for index, (question, answer) in enumerate(pairs * num_repeats):
+        turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+        records.append({"id": f"text_answer_{index:03d}", "conversations": turns})
+    return records
 
 
 def to_question(name: str, image: str, turn: Turn) -> dict:
@@ -188,7 +205,8 @@ def make_scenes(
     num_heldout_captions: int = 100,
     num_heldout_questions_per_group: int = 50,
     num_unseen_questions_per_group: int = 10,
-    image_size: int = 128,
+    num_text_repeats: int = 2,
+    image_size: int = 160,
 ) -> dict[str, Path]:
     """Writes images and, beside them, captions.json and dialogues.json (LLaVA records) and four questions files.
 
@@ -207,7 +225,7 @@ def make_scenes(
         entry["question"] = CAPTION_PROMPT
     files = {
         "captions": captions,
-        "dialogues": dialogues,
+        "dialogues": [*dialogues, *text_records(num_text_repeats)],
         "heldout_captions": heldout_captions,
         "heldout_questions": writer.questions("heldout", GROUPS, num_heldout_questions_per_group, THINGS),
         "unseen_questions": writer.questions("unseen", GROUPS, num_unseen_questions_per_group, UNSEEN_THINGS),

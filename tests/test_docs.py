@@ -1,0 +1,112 @@
+"""The documents say what the code does: commands, configs, links, keys, files."""
+
+import re
+import runpy
+
+import pytest
+import yaml
+from readme import DOCUMENTS, READMES, ROOT, blocks_of, commands_of
+
+from mmtune.cli import VERBS, _parse, main
+from mmtune.config import check_keys, config_from_values, load_config
+from mmtune.data.makers.scene_turns import GROUPS
+from mmtune.recipe import RecipeConfig
+from mmtune.schema import VERB_DEFAULTS
+from mmtune.shipped import find_config, shipped_configs
+
+COMMANDS = [(document, words) for document in DOCUMENTS for words in commands_of(document)]
+YAML_BLOCKS = [(document, block) for document in DOCUMENTS for block in blocks_of(document) if block.language == "yaml"]
+
+
+def name_of(value):
+    return " ".join(value) if isinstance(value, list) else getattr(value, "name", "block")
+
+
+def test_both_readmes_have_the_same_commands_in_the_same_order():
+    english, chinese = map(commands_of, READMES)
+    assert english == chinese
+    assert len(english) > 8
+
+
+def test_both_readmes_have_the_same_data_and_configs():
+    english, chinese = (
+        [
+            (block.file_name, yaml.safe_load(block.text))
+            for block in blocks_of(path)
+            if block.language in ("json", "yaml")
+        ]
+        for path in READMES
+    )
+    assert english == chinese
+
+
+def test_the_readmes_show_every_verb():
+    verbs = {words[0] for words in commands_of(READMES[0])}
+    assert verbs == {"pretrain", "finetune", "sft", "run", "chat", "compare", "inspect", "configs"}
+    assert len(VERBS) == 6  # one module holds the three verbs of training
+
+
+@pytest.mark.parametrize(("document", "words"), COMMANDS, ids=name_of)
+def test_a_command_has_no_wrong_option(document, words):
+    args = _parse(words)
+    assert args.verb == words[0]
+    if args.verb in VERB_DEFAULTS and args.config.removesuffix(".yaml").removeprefix("configs/") in shipped_configs():
+        load_config(find_config(args.config), args.overrides, args.verb)
+
+
+@pytest.mark.parametrize(("document", "block"), YAML_BLOCKS, ids=name_of)
+def test_a_config_in_a_document_fits_the_schema(document, block):
+    values = yaml.safe_load(block.text)
+    program, verb, file_name = block.text.splitlines()[0].removeprefix("# ").split()
+    assert program == "mmtune"
+    assert block.file_name in (None, file_name)
+    if "steps" in values:
+        assert verb == "run"
+        check_keys(values, RecipeConfig, document.name)
+    else:
+        config_from_values(values, document.name, verb)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_relative_link_resolves(document):
+    text = re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:|#", target):
+            assert (document.parent / target.split("#")[0]).exists(), f"{document.name} links to {target}"
+
+
+def test_the_readmes_link_to_each_other():
+    english, chinese = READMES
+    assert f"({chinese.name})" in english.read_text(encoding="utf-8").split("```")[0]
+    assert f"({english.name})" in chinese.read_text(encoding="utf-8").split("```")[0]
+
+
+def test_the_image_in_the_readmes_is_one_that_the_demo_makes():
+    first = f"runs/demo/data/images/heldout_{GROUPS[0].replace(' ', '_')}_000.png"
+    assert {words[words.index("--image") + 1] for words in commands_of(READMES[0]) if "--image" in words} == {first}
+
+
+@pytest.mark.parametrize("document", READMES, ids=name_of)
+def test_the_readmes_install_what_the_demo_installs(document):
+    demo = runpy.run_path(str(ROOT / "demos" / "quick_demo.py"))
+    assert f"pip install --no-deps {' '.join(demo['EMBEDDED'])}" in document.read_text(encoding="utf-8")
+
+
+def test_the_keys_in_docs_are_those_of_the_schema():
+    generated = runpy.run_path(str(ROOT / "docs" / "generate_config.py"))["render"]()
+    written = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    assert written == generated, "docs/config.md is out of date. Run: python docs/generate_config.py"
+
+
+def test_the_files_of_a_run_are_documented_and_none_is_a_pickle(config_file, data_file, record, desk):
+    data_file(record("<image>", "A cat.", image="1.png"))
+    config = config_file(
+        "train.save_steps=1", "model.llm.tune=adapter", "model.adapter={kind: lora, r: 2}", "model.vision.tune=full"
+    )
+    assert main(["sft", config]) == 0
+    text = (ROOT / "docs" / "run_folder.md").read_text(encoding="utf-8")
+    found = {path.relative_to(desk / "run") for path in (desk / "run").rglob("*") if path.is_file()}
+    assert {path.parts[0] for path in found} >= {"checkpoint-1", "adapter", "manifest.json", "vision.safetensors"}
+    for path in found:
+        assert f"`{path.name}`" in text or f"`{path.parent.name}/{path.name}`" in text, path
+        assert path.suffix in (".safetensors", ".json", ".jsonl", ".yaml", ".png"), path
