@@ -26,7 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--install", choices=EXTRAS, help="only install what the demo or the tests need")
     args = parser.parse_args()
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - what an older Python is told
         print(
             f"quick_demo: this is Python {sys.version.split()[0]}; mmtune needs 3.11 or newer.",
             file=sys.stderr,

@@ -148,7 +148,7 @@ def calibrate_projector(config: ModelConfig, parts: Parts, dataset: SampleDatase
     if not chosen:
         raise ConfigError("data.train", "holds no image, so the projector cannot be calibrated. Add image records.")
     features = torch.cat([_features(parts, dataset, number) for number in chosen])
-    embeddings = parts.model.base_llm.get_input_embeddings().weight
+    embeddings: Any = parts.model.base_llm.get_input_embeddings().weight
     if settings.standardize:
         projector.fit_standardization(features[:CALIBRATION_IMAGES])
     if settings.warm_start_epochs:
@@ -177,8 +177,8 @@ def load_initial_weights(config: ModelConfig, parts: Parts) -> list[str]:
     held, wanted = held_parts(folder), wanted_parts(parts.model)
     left_over = [part for part in held if part not in wanted]
     if left_over:
-        message = f"holds a trained {', '.join(left_over)} that this config has no place for. Set the same `tune` and `adapter`."
-        raise CheckpointError(folder, message)
+        message = f"holds a trained {', '.join(left_over)} that this config has no place for."
+        raise CheckpointError(folder, f"{message} Set the same `tune` and `adapter`.")
     if not held:
         raise CheckpointError(folder, "holds no trained weights. Name a run folder of `mmtune pretrain`.")
     return load_weights(parts.model, folder, parts=tuple(held))
@@ -212,7 +212,8 @@ def load_run(
     recorded = read_json(folder / VERSIONS_FILE)["base_models"]
     for part, now in base_models(config.model).items():
         if now["hash"] != recorded[part]["hash"]:
-            message = f"was trained on another {part} than {now['path']} (hash {recorded[part]['hash'][:12]}, now {now['hash'][:12]})."
+            hashes = f"hash {recorded[part]['hash'][:12]}, now {now['hash'][:12]}"
+            message = f"was trained on another {part} than {now['path']} ({hashes})."
             raise CheckpointError(folder, f"{message} Name the right one with --{part}.")
     parts = build_parts(config.model, device or choose_device())
     load_weights(parts.model, folder)

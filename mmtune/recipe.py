@@ -64,7 +64,7 @@ class ScenesConfig:
     num_heldout_captions: int = 100
     num_heldout_questions_per_group: int = 50
     num_unseen_questions_per_group: int = 10
-    num_text_repeats: int = 2
+    num_text_repeats: int = 4
     image_size: int = 160
 
 
@@ -89,6 +89,8 @@ def _compare(values: dict[str, Any], folder: Path, verb: str) -> None:
     from mmtune.evaluate.report import PAGE_FILE, build_report, print_report, write_report
 
     config = _typed(values, CompareConfig, "compare")
+    if not config.models:
+        raise ConfigError("compare", "'models' names no model. Give run folders, such as [base, runs/demo/finetune].")
     shutil.rmtree(folder, ignore_errors=True)
     questions = [q for name, path in config.questions.items() for q in read_questions(path, set_name=name)]
     decoding = Decoding(max_new_tokens=config.max_new_tokens)
@@ -133,6 +135,7 @@ def run_recipe(
     """
     values = read_yaml(path)
     recipe = _typed(values, RecipeConfig, str(path))
+    _check_steps(recipe, path)
     folder = (root or Path("runs")) / path.stem
     configs = [_step_values(step, folder) for step in recipe.steps]
     _apply_step_overrides(recipe, configs, overrides or [])
@@ -144,6 +147,31 @@ def run_recipe(
     return folder
 
 
+def _check_steps(recipe: RecipeConfig, path: Path) -> None:
+    """Hold what names of steps must keep: there are some, each once, and a step needs only earlier ones.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if not recipe.steps:
+        raise ConfigError(
+            path, "'steps' names no step. Give it as a list: [{name: pretrain, verb: pretrain, config: FILE}]."
+        )
+    earlier: list[str] = []
+    for step in recipe.steps:
+        if not step.name.strip() or step.name in earlier:
+            raise ConfigError(path, f"'{step.name}' is no name for a step: names are not empty and each stands once.")
+        for need in step.needs:
+            if need not in earlier:
+                known = ", ".join(earlier) or "none"
+                raise ConfigError(
+                    path, f"step '{step.name}' needs '{need}', which is no earlier step. Earlier: {known}."
+                )
+        if step.config is not None and not isinstance(step.config, str | dict):
+            raise ConfigError(path, f"step '{step.name}': 'config' is a file, a shipped name or a section of keys.")
+        earlier.append(step.name)
+
+
 def _run_step(step: StepConfig, values: dict[str, Any], folder: Path, overwrite: bool) -> None:
     run = lookup(VERBS, step.verb, f"step {step.name}: verb")
     target, record = folder / step.name, folder / f"{step.name}.step.json"
@@ -152,8 +180,8 @@ def _run_step(step: StepConfig, values: dict[str, Any], folder: Path, overwrite:
     is_changed = record.is_file() and read_json(record)["inputs"] != inputs
     if is_changed and target.exists():
         if not overwrite:
-            message = f"was made from another config or other inputs than step '{step.name}' has now. --overwrite makes it anew."
-            raise CheckpointError(target, message)
+            message = f"was made from another config or other inputs than step '{step.name}' has now."
+            raise CheckpointError(target, f"{message} --overwrite makes it anew.")
         shutil.rmtree(target)
     if is_complete(target):
         log.info("%s is complete: not repeated", target)

@@ -227,10 +227,12 @@ def wrong_values(config: Config, verb: str) -> Iterator[str]:
     if (model.llm.tune == "adapter") != (model.adapter is not None):
         yield "'model.adapter' and 'model.llm.tune: adapter' go together. Set both, or none."
     if model.llm.tune == "full" and model.llm.quantization:
-        yield f"'model.llm.tune: full' cannot train {model.llm.quantization} weights. Take tune: adapter, or quantization: null."
+        mend = "Take tune: adapter, or quantization: null."
+        yield f"'model.llm.tune: full' cannot train {model.llm.quantization} weights. {mend}"
     if verb == "pretrain" and model.vision is None:
-        yield "pretrain needs 'model.vision' and 'model.projector': it trains the projector. `mmtune sft` trains on text."
+        yield "pretrain trains the projector: set 'model.vision' and 'model.projector'. `mmtune sft` trains on text."
     if verb == "pretrain" and (model.llm.tune != "frozen"):
-        yield f"pretrain trains the projector alone (got model.llm.tune: {model.llm.tune}). `mmtune finetune` trains both."
+        got = f"got model.llm.tune: {model.llm.tune}"
+        yield f"pretrain trains the projector alone ({got}). `mmtune finetune` trains both."
     if verb == "finetune" and model.init_from is None:
         yield "finetune needs 'model.init_from': the run folder of a pretrain. `mmtune pretrain` makes one."

@@ -45,11 +45,12 @@ def generate_ids(
         image_embeds: of each prompt float[n, tokens, hidden_size], or None without images.
         decoding: how tokens are chosen.
     """
+    llm: Any = parts.model.llm
     model, pad = parts.model, parts.tokenizer.pad_token_id
     batch = {key: value.to(model.device) for key, value in collate_prompts(prompts, pad).items()}
     given = [embeds for embeds in image_embeds if embeds is not None]
     embeds = model.embed(batch["input_ids"], torch.cat(given) if given else None)
-    output = model.llm.generate(
+    output = llm.generate(
         inputs_embeds=embeds,
         attention_mask=batch["attention_mask"],
         generation_config=_generation_config(parts, decoding),

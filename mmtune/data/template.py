@@ -28,7 +28,8 @@ class ChatTemplate:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        assert self.system.count("{text}") == 1 and self.user.count("{text}") == 1
+        assert self.system.count("{text}") == 1
+        assert self.user.count("{text}") == 1
 
 
 _CHATML = ChatTemplate(

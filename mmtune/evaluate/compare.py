@@ -239,7 +239,7 @@ def score(comparison: Comparison) -> list[dict[str, Any]]:
     rows = []
     for (set_name, group, model, condition), (correct, total) in counts.items():
         low, high = wilson_interval(correct, total)
-        row = {
+        entry: dict[str, Any] = {
             "set": set_name,
             "group": group,
             "model": model,
@@ -247,7 +247,7 @@ def score(comparison: Comparison) -> list[dict[str, Any]]:
             "correct": correct,
             "total": total,
         }
-        rows.append(row | {"rate": correct / total, "low": low, "high": high})
+        rows.append(entry | {"rate": correct / total, "low": low, "high": high})
     return rows
 
 

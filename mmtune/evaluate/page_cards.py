@@ -55,9 +55,7 @@ class Card:
         return (self.answers[-1][2] if self.answers else None) or {}
 
 
-def make_card(
-    question: dict[str, Any], models: list[dict[str, Any]], picture_uri: Callable[[str], str | None]
-) -> Card:
+def make_card(question: dict[str, Any], models: list[dict[str, Any]], picture_uri: Callable[[str], str | None]) -> Card:
     """Gathers the pictures and answers of one question; `picture_uri` turns its paths into data URIs."""
     images = question.get("image") or []
     paths = [images] if isinstance(images, str) else images

@@ -21,7 +21,7 @@ def build_report(comparison: Comparison, names: list[str], title: str, credits: 
     """Return all that the page shows as plain values."""
     questions = []
     for question, answers in zip(comparison.questions, comparison.answers, strict=True):
-        entry = {
+        entry: dict[str, Any] = {
             "id": question.id,
             "set": question.set,
             "group": question.group,

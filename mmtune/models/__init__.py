@@ -1,1 +1,1 @@
-"""The parts of the model: vision encoders, projectors, language models, adapters, the loss. Never imports data or config."""
+"""The parts of the model: vision, projectors, language models, adapters, loss. Never imports data or config."""

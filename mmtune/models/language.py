@@ -74,15 +74,15 @@ def _hub_folder(name: str, path: Path) -> Path:
     try:
         return Path(snapshot_download(name, ignore_patterns=["*.msgpack", "*.h5", "*.onnx", "*.gguf"]))
     except Exception as error:  # the hub client has no common base class: any failure means "not to be had"
-        reason = str(error).splitlines()[0][:200]
+        reason = str(error).splitlines()[0][:200].rstrip(".")
         message = (
             f"'{name}' is no folder here (resolved to {path.resolve()}) and the hub did not give it: {reason}"
-            f" Download it and give its folder."
+            f". Download it and give its folder."
         )
         raise ModelError(PLACE, message) from None
 
 
-def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
+def load_tokenizer(name_or_path: str) -> Any:
     """Load a tokenizer, without remote code.
 
     InternLM2's `tokenizer.model` is read by the generic fast tokenizer: its own classes need remote code, and the
@@ -93,7 +93,7 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
     """
     folder = llm_folder(name_or_path)
     is_internlm2 = _model_type(folder) == "internlm2" or "internlm" in _tokenizer_class(folder).lower()
-    loader = PreTrainedTokenizerFast if is_internlm2 else AutoTokenizer
+    loader: Any = PreTrainedTokenizerFast if is_internlm2 else AutoTokenizer
     try:
         tokenizer = loader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # transformers raises anything from KeyError to ValueError here
@@ -129,9 +129,9 @@ def load_llm(
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "trust_remote_code": False}
     if quantization is not None:
         options["quantization_config"] = _quantization_config(quantization, dtype, double_quantization)
-        options["device_map"] = {"": device}
+        options["device_map"] = {"": str(device)}
     try:
-        llm = AutoModelForCausalLM.from_pretrained(folder, **options)
+        llm: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0][:200]
         raise ModelError(str(folder), f"cannot be loaded as a causal language model: {reason}") from None

@@ -23,6 +23,8 @@ class Projector(nn.Module):
 
     def __init__(self, kind: str, in_features: int, out_features: int, standardize: bool = False):
         super().__init__()
+        self.feature_mean: torch.Tensor
+        self.feature_std: torch.Tensor
         self.in_features, self.out_features, self.standardize = in_features, out_features, standardize
         self.layers = lookup(PROJECTORS, kind, "model.projector.kind")(in_features, out_features)
         if standardize:

@@ -106,7 +106,7 @@ def transformers_clip(name: str, *, feature_layer: int = -2, dtype: torch.dtype 
     if kind not in ("clip", "clip_vision_model"):
         message = f"model_type '{kind}' is not a CLIP tower. This source reads clip and clip_vision_model."
         raise ModelError(str(config_path), message)
-    tower = CLIPVisionModel.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    tower: Any = CLIPVisionModel.from_pretrained(folder, dtype=dtype, local_files_only=True)
     return ClipEncoder(tower, feature_layer, _clip_preprocessing(folder, tower.config.image_size))
 
 

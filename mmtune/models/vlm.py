@@ -44,11 +44,13 @@ class VisionLanguageModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the language model's embeddings are."""
-        return self.base_llm.get_input_embeddings().weight.device
+        embeddings: Any = self.base_llm.get_input_embeddings()
+        return embeddings.weight.device
 
     def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Map images float[N, 3, H, W] to embeddings float[N, tokens, hidden_size]."""
-        assert self.vision is not None and self.projector is not None, "this model has no vision encoder"
+        assert self.vision is not None, "this model has no vision encoder"
+        assert self.projector is not None
         return self.projector(self.vision(pixel_values.to(self.device)))
 
     def embed(self, input_ids: torch.Tensor, image_embeds: torch.Tensor | None = None) -> torch.Tensor:

@@ -6,6 +6,8 @@ learns, with a linear head that is thrown away, which words the caption of an im
 as the map from those words to their embeddings. Pretraining goes on from there as usual.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -41,7 +43,8 @@ def fit_to_words(
     targets = torch.zeros(len(words), len(vocabulary), device=features.device)
     for row, ids in enumerate(words):
         targets[row, [vocabulary[token] for token in set(ids) if token in vocabulary]] = 1
-    first, activation, last = projector.layers  # type: ignore[misc]
+    layers: Any = projector.layers
+    first, activation, last = layers
     head = nn.Linear(first.out_features, len(vocabulary)).to(features.device)
     inputs = projector.normalized(features)
     _fit(nn.Sequential(first, activation, head), inputs, targets, num_epochs)

@@ -30,7 +30,7 @@ def save_weights(model: VisionLanguageModel, folder: Path) -> None:
 
 
 def _save_adapter(llm: PeftModel, folder: Path) -> None:
-    llm.save_pretrained(folder, save_embedding_layers=False)
+    llm.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     _use_default_mode(folder / "adapter_model.safetensors")
 

@@ -25,6 +25,7 @@ from mmtune.errors import CheckpointError, ConfigError
 from mmtune.hashing import file_hash
 from mmtune.models.weights import save_weights
 from mmtune.run_folder import (
+    CONFIG_FILE,
     PREPROCESSOR_FILE,
     TOKENIZER_FOLDER,
     config_hash,
@@ -36,7 +37,7 @@ from mmtune.run_folder import (
     write_settings,
 )
 from mmtune.schema import Config
-from mmtune.training.callbacks import ProgressBar, RunLog
+from mmtune.training.callbacks import LOG_FILE, ProgressBar, RunLog
 from mmtune.training.trainer import RunTrainer
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ def _prepare_folder(folder: Path, config: Config, resume: bool | str, overwrite:
     if folder.is_file():
         raise ConfigError("train.output_dir", f"{folder} is a file. Name a folder.")
     if overwrite and folder.exists():
-        shutil.rmtree(folder)
+        _delete_run(folder)
     checkpoint = _checkpoint_to_resume(folder, config, resume)
     if not resume and folder.exists() and any(folder.iterdir()):
         newest = newest_checkpoint(folder)
@@ -131,6 +132,15 @@ def _prepare_folder(folder: Path, config: Config, resume: bool | str, overwrite:
         message = f"cannot write to {folder.resolve()}: {error.strerror}. Mend its mode, or name another folder."
         raise ConfigError("train.output_dir", message) from None
     return checkpoint
+
+
+def _delete_run(folder: Path) -> None:
+    """Delete a run's folder, and no other: a wrong output_dir must not cost somebody's files."""
+    is_run = any((folder / name).exists() for name in (CONFIG_FILE, LOG_FILE)) or any(folder.glob("checkpoint-*"))
+    if any(folder.iterdir()) and not is_run:
+        message = f"{folder.resolve()} holds files but no run, so --overwrite leaves it alone. Name another folder."
+        raise ConfigError("train.output_dir", message)
+    shutil.rmtree(folder)
 
 
 def _checkpoint_to_resume(folder: Path, config: Config, resume: bool | str) -> Path | None:

@@ -42,7 +42,7 @@ class RunTrainer(Trainer):
         write_run: Callable[[Path], None],
         callbacks: list[TrainerCallback],
     ):
-        self.run_config, self.write_run = config, write_run
+        self.run_config, self.write_run, self.vlm = config, write_run, model
         super().__init__(
             model=model,
             args=training_arguments(config.train, model.device),
@@ -63,12 +63,12 @@ class RunTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give each part its own learning rate and weight decay; norms and biases have none."""
         if self.optimizer is None:
-            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args)
             self.optimizer = optimizer_class(self._parameter_groups(), **options)
         return self.optimizer
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        decayed = set(self.get_decay_parameter_names(self.model))
+        decayed = set(self.get_decay_parameter_names(self.vlm))
         train, groups = self.run_config.train, []
         for part in ("llm", "vision", "projector"):
             settings = getattr(self.run_config.model, part)
@@ -76,7 +76,7 @@ class RunTrainer(Trainer):
                 continue
             rate = train.learning_rate if settings.learning_rate is None else settings.learning_rate
             decay = train.weight_decay if settings.weight_decay is None else settings.weight_decay
-            trained = {n: p for n, p in self.model.named_parameters() if n.startswith(f"{part}.") and p.requires_grad}
+            trained = {n: p for n, p in self.vlm.named_parameters() if n.startswith(f"{part}.") and p.requires_grad}
             for has_decay in (True, False):
                 params = [value for name, value in trained.items() if (name in decayed) == has_decay]
                 if params:
@@ -84,11 +84,11 @@ class RunTrainer(Trainer):
         return groups
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        self.write_run(Path(output_dir or self.args.output_dir))
+        self.write_run(Path(output_dir or self.run_config.train.output_dir))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        folder = Path(self.args.output_dir)
+        folder = Path(self.run_config.train.output_dir)
         write_manifest(folder / f"checkpoint-{self.state.global_step}", step=self.state.global_step)
         self._delete_old_checkpoints(folder)
 
@@ -99,7 +99,7 @@ class RunTrainer(Trainer):
             shutil.rmtree(path)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_weights(self.model, Path(resume_from_checkpoint))
+        load_weights(self.vlm, Path(resume_from_checkpoint))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)

