@@ -13,11 +13,11 @@ def test_words_of_one_caption_and_of_most_captions_tell_nothing():
 
 def test_projected_images_point_to_the_embeddings_of_their_words():
     torch.manual_seed(0)
-    embeddings = torch.randn(20, 16)
+    embeddings = torch.randn(20, 128)  # as good as orthogonal
     kinds = torch.arange(60) % 4
     features = torch.randn(4, 12)[kinds][:, None] + 0.1 * torch.randn(60, 3, 12)
     words = [[10 + int(kind), 2] for kind in kinds]
-    projector = Projector("mlp2x_gelu", 12, 16)
+    projector = Projector("mlp2x_gelu", 12, 128)
     assert fit_to_words(projector, features, words, embeddings, num_epochs=60) == 4
     outputs = projector(features).mean(1).detach()
     centred = embeddings[10:14] - embeddings[10:14].mean(0)
