@@ -230,7 +230,8 @@ def wrong_values(config: Config, verb: str) -> Iterator[str]:
         mend = "Take tune: adapter, or quantization: null."
         yield f"'model.llm.tune: full' cannot train {model.llm.quantization} weights. {mend}"
     if verb == "pretrain" and model.vision is None:
-        yield "pretrain trains the projector: set 'model.vision' and 'model.projector'. `mmtune sft` trains on text."
+        needs = "pretrain needs 'model.vision' and 'model.projector': it trains the projector."
+        yield f"{needs} `mmtune sft` trains on text."
     if verb == "pretrain" and (model.llm.tune != "frozen"):
         got = f"got model.llm.tune: {model.llm.tune}"
         yield f"pretrain trains the projector alone ({got}). `mmtune finetune` trains both."

@@ -43,15 +43,16 @@ def attach_adapter(llm: PreTrainedModel, options: dict[str, Any]) -> PeftModel:
     try:
         config = config_class(task_type="CAUSAL_LM", **{**DEFAULTS.get(kind, {}), **implied, **given})
     except (TypeError, ValueError, AttributeError) as error:
-        raise ConfigError("model.adapter", f"PEFT refuses these values: {_first_line(error)}") from None
+        raise ConfigError("model.adapter", _refused(error)) from None
     if config.is_prompt_learning:
         message = f"'{kind}' puts virtual tokens in front of the input, which image slots do not allow yet. Use lora."
         raise ConfigError("model.adapter.kind", message)
     try:
         return get_peft_model(llm, config)
     except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
-        hint = _module_names(llm) if "target modules" in str(error).lower() else ""
-        raise ConfigError("model.adapter", f"PEFT refuses these values: {_first_line(error)}{hint}") from None
+        is_about_modules = "target modules" in str(error).lower()
+        message = _first_line(error) + _module_names(llm) if is_about_modules else _refused(error)
+        raise ConfigError("model.adapter", message) from None
 
 
 def _check_keys(given: dict[str, Any], config_class: type, kind: str) -> None:
@@ -65,6 +66,10 @@ def _check_keys(given: dict[str, Any], config_class: type, kind: str) -> None:
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0][:200].rstrip(".") + "."
+
+
+def _refused(error: Exception) -> str:
+    return f"PEFT refuses these values: {_first_line(error)} Mend the value."
 
 
 def _module_names(llm: PreTrainedModel) -> str:

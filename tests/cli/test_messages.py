@@ -325,7 +325,7 @@ def test_a_wrong_adapter(mistake, ready, overrides, words):
 
 def test_modules_that_do_not_exist_are_answered_with_those_that_do(mistake, ready):
     message = mistake("finetune", ready, "model.init_from=x", "model.adapter.target_modules=[wqkv]")
-    assert "Modules of this model: " in message
+    assert "Linear layers of this model: " in message
     assert "q_proj" in message
 
 
