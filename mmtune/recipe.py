@@ -64,7 +64,7 @@ class ScenesConfig:
     num_heldout_captions: int = 100
     num_heldout_questions_per_group: int = 50
     num_unseen_questions_per_group: int = 10
-    num_text_repeats: int = 4
+    num_text_repeats: int = 2
     image_size: int = 160
 
 

@@ -10,7 +10,6 @@ from mmtune.data.makers.scene_things import THINGS, Thing
 
 NUMBERS = ("zero", "one", "two", "three")
 GROUPS = ("what is this", "how many", "background colour", "left or right", "animal", "eat", "is this a", "describe")
-GROUP_WEIGHTS = {"is this a": 4.0, "left or right": 4.0, "animal": 2.0, "how many": 0.5, "background colour": 0.5}
 
 
 class Scene(NamedTuple):
@@ -117,13 +116,13 @@ def _ask_how_many(rng: random.Random, scene: Scene) -> Turn:
 
 def _ask_place(rng: random.Random, scene: Scene) -> Turn:
     place, thing = rng.choice((("left", scene.things[0]), ("right", scene.things[1])))
-    if rng.random() < 0.7:
+    if rng.random() < 0.5:
         return Turn("left or right", f"What is on the {place}?", sentence(with_article(thing.name)))
     return Turn("left or right", f"Where is the {thing.name}?", f"On the {place}.")
 
 
 def make_turns(rng: random.Random, scene: Scene, num_turns: int) -> list[Turn]:
-    """Makes a dialogue of at most `num_turns` turns, each of another group; groups that few scenes fit come first."""
-    groups = sorted(GROUPS, key=lambda group: rng.random() ** (1 / GROUP_WEIGHTS.get(group, 1.0)), reverse=True)
+    """Makes a dialogue of at most `num_turns` turns, each of another group."""
+    groups = rng.sample(GROUPS, len(GROUPS))
     turns = (ask(rng, scene, group, wanted=rng.random() < yes_share(group)) for group in groups)
     return [turn for turn in turns if turn is not None][:num_turns]
