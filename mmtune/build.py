@@ -124,10 +124,6 @@ def build_dataset(
             image_folder=source.image_folder,
             on_bad_record=config.data.on_bad_record,
         ):
-            if sample.images and parts.transform is None:
-                raise ConfigError(
-                    sample.place, "has an image, but this model has none to see it with: set model.vision."
-                )
             samples.append(sample)
             if progress is not None and len(samples) % 1000 == 0:
                 progress(len(samples))
