@@ -76,13 +76,14 @@ def build_parts(config: ModelConfig, device: torch.device) -> Parts:
     """Build a model from its config; the projector and the adapter are new."""
     dtype = choose_dtype(config.llm.dtype, device)
     template = lookup(TEMPLATES, config.llm.chat_template, "model.llm.chat_template")
-    tokenizer = load_tokenizer(config.llm.name_or_path)
+    tokenizer = load_tokenizer(config.llm.name_or_path, config.hub)
     llm: Any = load_llm(
         config.llm.name_or_path,
         dtype=dtype,
         device=device,
         quantization=config.llm.quantization,
         double_quantization=config.llm.double_quantization,
+        hub=config.hub,
     )
     if config.adapter is not None:
         llm = attach_adapter(llm, config.adapter)
@@ -219,7 +220,7 @@ def load_run(
 
 def base_models(config: ModelConfig) -> dict[str, dict[str, str]]:
     """Return name, path and hash of the models that a run builds on and does not hold."""
-    folder = llm_folder(config.llm.name_or_path)
+    folder = llm_folder(config.llm.name_or_path, config.hub)
     found = {"llm": {"name": config.llm.name_or_path, "path": str(folder), "hash": sampled_hash(folder)}}
     if config.vision is not None and Path(config.vision.name).is_dir():
         path = Path(config.vision.name)
@@ -238,7 +239,7 @@ def inspect_samples(config: Config, num_image_tokens: int | None = None) -> tupl
         MMTuneError: the tokenizer or the data is wrong; images are not opened.
     """
     template = lookup(TEMPLATES, config.model.llm.chat_template, "model.llm.chat_template")
-    tokenizer = load_tokenizer(config.model.llm.name_or_path)
+    tokenizer = load_tokenizer(config.model.llm.name_or_path, config.model.hub)
     if num_image_tokens is None:
         vision = config.model.vision
         num_image_tokens = 0

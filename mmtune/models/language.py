@@ -1,7 +1,6 @@
 """Language models and their tokenizers, from transformers folders. Weights of odd layouts get a loader of their own."""
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from mmtune.errors import ModelError
 from mmtune.lookup import lookup, nearest
 from mmtune.models.gguf import converted_gguf
+from mmtune.models.hub import hub_folder, is_hub_name
+from mmtune.models.internlm2 import MODEL_TYPE as INTERNLM2
+from mmtune.models.internlm2 import load_internlm2
+from mmtune.models.json_files import read_json
 
 PLACE = "model.llm.name_or_path"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -33,11 +36,10 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return lookup(DTYPES, name, "model.llm.dtype")
 
 
-def llm_folder(name_or_path: str) -> Path:
+def llm_folder(name_or_path: str, hub: str = "huggingface") -> Path:
     """Return the local folder of a model: a folder, a `.gguf` file, an embedded model or a hub name.
 
-    A GGUF is converted once into the cache. A hub name is looked up by huggingface_hub, which downloads it unless it
-    is cached or `HF_HUB_OFFLINE=1`.
+    A GGUF is converted once into the cache. A hub name is looked up as `mmtune.models.hub.hub_folder` says.
 
     Raises:
         ModelError: it is nowhere to be found; the message says where it was looked for.
@@ -49,8 +51,8 @@ def llm_folder(name_or_path: str) -> Path:
         return converted_gguf(_embedded_file(name_or_path))
     if path.suffix == ".gguf" and path.is_file():
         return converted_gguf(path)
-    if name_or_path.count("/") == 1 and not name_or_path.startswith((".", "~", "/")) and not path.suffix:
-        return _hub_folder(name_or_path, path)
+    if is_hub_name(name_or_path):
+        return hub_folder(name_or_path, hub, PLACE)
     message = (
         f"'{name_or_path}' is no folder (resolved to {path.resolve()}), no .gguf file and no embedded model"
         f" ({', '.join(EMBEDDED)}).{nearest(name_or_path, EMBEDDED)} Mend the path."
@@ -68,21 +70,7 @@ def _embedded_file(name: str) -> Path:
     return path
 
 
-def _hub_folder(name: str, path: Path) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, ignore_patterns=["*.msgpack", "*.h5", "*.onnx", "*.gguf"]))
-    except Exception as error:  # the hub client has no common base class: any failure means "not to be had"
-        reason = str(error).splitlines()[0][:200].rstrip(".")
-        message = (
-            f"'{name}' is no folder here (resolved to {path.resolve()}) and the hub did not give it: {reason}"
-            f". Download it and give its folder."
-        )
-        raise ModelError(PLACE, message) from None
-
-
-def load_tokenizer(name_or_path: str) -> Any:
+def load_tokenizer(name_or_path: str, hub: str = "huggingface") -> Any:
     """Load a tokenizer, without remote code.
 
     InternLM2's `tokenizer.model` is read by the generic fast tokenizer: its own classes need remote code, and the
@@ -91,8 +79,8 @@ def load_tokenizer(name_or_path: str) -> Any:
     Raises:
         ModelError: the folder has no tokenizer that can be read.
     """
-    folder = llm_folder(name_or_path)
-    is_internlm2 = _model_type(folder) == "internlm2" or "internlm" in _tokenizer_class(folder).lower()
+    folder = llm_folder(name_or_path, hub)
+    is_internlm2 = _model_type(folder) == INTERNLM2 or "internlm" in _tokenizer_class(folder).lower()
     loader: Any = PreTrainedTokenizerFast if is_internlm2 else AutoTokenizer
     try:
         tokenizer = loader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -112,6 +100,7 @@ def load_llm(
     device: torch.device,
     quantization: str | None = None,
     double_quantization: bool = True,
+    hub: str = "huggingface",
 ) -> PreTrainedModel:
     """Load a causal language model, frozen.
 
@@ -121,22 +110,30 @@ def load_llm(
         device: where to put it.
         quantization: `nf4` for 4-bit NormalFloat (QLoRA, Dettmers et al. 2023, arXiv:2305.14314), or None.
         double_quantization: quantize the quantization constants too, which saves 0.4 bit a weight.
+        hub: where a hub name is looked up.
 
     Raises:
         ModelError: the folder is missing, or transformers cannot read it without remote code.
     """
-    folder = llm_folder(name_or_path)
+    folder = llm_folder(name_or_path, hub)
+    quantizing = None if quantization is None else _quantization_config(quantization, dtype, double_quantization)
+    if _model_type(folder) == INTERNLM2:
+        llm: Any = load_internlm2(folder, dtype=dtype, device=device, quantization_config=quantizing)
+    else:
+        llm = _load_with_transformers(folder, dtype, device, quantizing)
+    return llm.requires_grad_(False)
+
+
+def _load_with_transformers(folder: Path, dtype: torch.dtype, device: torch.device, quantizing: Any) -> Any:
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "trust_remote_code": False}
-    if quantization is not None:
-        options["quantization_config"] = _quantization_config(quantization, dtype, double_quantization)
-        options["device_map"] = {"": str(device)}
+    if quantizing is not None:
+        options |= {"quantization_config": quantizing, "device_map": {"": str(device)}}
     try:
         llm: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0][:200]
         raise ModelError(str(folder), f"cannot be loaded as a causal language model: {reason}") from None
-    llm.requires_grad_(False)
-    return llm if quantization is not None else llm.to(device)
+    return llm if quantizing is not None else llm.to(device)
 
 
 def _quantization_config(name: str, dtype: torch.dtype, double_quantization: bool) -> Any:
@@ -154,12 +151,12 @@ def _quantization_config(name: str, dtype: torch.dtype, double_quantization: boo
 
 
 def _model_type(folder: Path) -> str:
-    return str(_read_json(folder / "config.json").get("model_type", ""))
+    return str(_json_or_nothing(folder / "config.json").get("model_type", ""))
 
 
 def _tokenizer_class(folder: Path) -> str:
-    return str(_read_json(folder / "tokenizer_config.json").get("tokenizer_class", ""))
+    return str(_json_or_nothing(folder / "tokenizer_config.json").get("tokenizer_class", ""))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _json_or_nothing(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
