@@ -1,9 +1,11 @@
 """From our `train:` section to Hugging Face's TrainingArguments, in this file alone."""
 
 import torch
-from transformers import TrainingArguments
+from transformers import SchedulerType, TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from mmtune.errors import ConfigError
+from mmtune.lookup import lookup
 from mmtune.schema import TrainConfig
 
 
@@ -24,6 +26,8 @@ def training_arguments(config: TrainConfig, device: torch.device) -> TrainingArg
     Raises:
         ConfigError: the Trainer refuses a value, such as the name of an optimizer or a schedule.
     """
+    lookup({name.value: name for name in OptimizerNames}, config.optim, "train.optim")
+    lookup({name.value: name for name in SchedulerType}, config.lr_scheduler_type, "train.lr_scheduler_type")
     try:
         return PlacedTrainingArguments(
             output_dir=config.output_dir,

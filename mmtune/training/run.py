@@ -37,6 +37,7 @@ from mmtune.run_folder import (
     write_settings,
 )
 from mmtune.schema import Config
+from mmtune.training.arguments import training_arguments
 from mmtune.training.callbacks import LOG_FILE, ProgressBar, RunLog
 from mmtune.training.trainer import RunTrainer
 
@@ -62,6 +63,7 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
     checkpoint = _prepare_folder(folder, config, resume, overwrite)
 
     device = choose_device(config.train.device)
+    training_arguments(config.train, device)  # a value that the Trainer refuses is said before a model loads
     set_seed(config.train.seed)
     started = time.monotonic()
     parts = build_parts(config.model, device)

@@ -291,6 +291,11 @@ def test_an_image_for_a_model_of_text(mistake, ready):
             "model.projector.kind=mlp2x_gelo",
             "model.projector.kind: unknown name 'mlp2x_gelo'. Did you mean 'mlp2x_gelu'? Known:",
         ),
+        ("train.optim=adam_torch", "train.optim: unknown name 'adam_torch'. Did you mean 'adamw_torch'? Known:"),
+        (
+            "train.lr_scheduler_type=cosin",
+            "train.lr_scheduler_type: unknown name 'cosin'. Did you mean 'cosine'? Known:",
+        ),
         ("model.llm.name_or_path=./nope", "model.llm.name_or_path: './nope' is no folder (resolved to "),
         ("model.llm.name_or_path=.", "no tokenizer can be read from this folder"),
     ],
