@@ -59,12 +59,12 @@ class ScenesConfig:
     """What the `make-scenes` step makes; see `mmtune.data.makers.scenes.make_scenes`."""
 
     seed: int = 0
-    num_caption_images: int = 1200
-    num_dialogue_images: int = 600
+    num_caption_images: int = 1080
+    num_dialogue_images: int = 400
     num_heldout_captions: int = 100
     num_heldout_questions_per_group: int = 50
     num_unseen_questions_per_group: int = 10
-    num_text_repeats: int = 2
+    num_text_repeats: int = 3
     image_size: int = 160
 
 

@@ -1,6 +1,8 @@
 """What is said about scenes: captions, and questions with their answers.
 
-Words only: the things are in `scene_things`, the pictures and files in `scenes`.
+An answer names what it rests on before it decides ("This is a cat, so no."): a small model reads its verdict off its
+own words, and an answer that is right by chance is still wrong. Words only: the things are in `scene_things`, the
+pictures and files in `scenes`.
 """
 
 import random
@@ -10,6 +12,8 @@ from mmtune.data.makers.scene_things import THINGS, Thing
 
 NUMBERS = ("zero", "one", "two", "three")
 GROUPS = ("what is this", "how many", "background colour", "left or right", "animal", "eat", "is this a", "describe")
+TRAINING_WEIGHTS = dict.fromkeys(GROUPS, 1.0) | {"describe": 0.4, "is this a": 2.0}
+"""How readily a group is asked in training; fewer scenes fit some groups than others."""
 
 
 class Scene(NamedTuple):
@@ -52,41 +56,25 @@ def caption(scene: Scene) -> str:
     return sentence(f"{shown} on {with_article(scene.background)} background")
 
 
-def yes_no(truth: bool) -> str:
-    """The answer to a question of truth."""
-    return "Yes." if truth else "No."
-
-
 def another_thing(rng: random.Random, scene: Scene) -> Thing:
     """A thing that the scene does not show, half the time of the first thing's category."""
     category = scene.things[0].category if rng.random() < 0.5 else None
     return rng.choice([thing for thing in THINGS if thing not in scene.things and category in (None, thing.category)])
 
 
-def yes_share(group: str) -> float:
-    """How often to want a yes, so that yes and no are asked equally often though fewer things are animals or food."""
-    if group == "animal":
-        truths = [thing.category == "animal" for thing in THINGS]
-    elif group == "eat":
-        truths = [thing.is_edible for thing in THINGS if thing.is_edible is not None]
-    else:
-        return 0.5
-    return truths.count(False) / len(truths)
-
-
-def ask(rng: random.Random, scene: Scene, group: str, wanted: bool) -> Turn | None:
+def ask(rng: random.Random, scene: Scene, group: str, wanted: bool | None = None) -> Turn | None:
     """Asks one question of a group about a scene, or None where it does not fit.
 
     Args:
         rng: draws the wording and what is asked for.
         scene: what the image shows.
         group: one of `GROUPS`.
-        wanted: the answer that a yes/no question is to have, so that callers can balance them.
+        wanted: the answer that a yes/no question must have, so that callers can balance them; None takes either.
     """
     first, is_one = scene.things[0], len(scene.things) == 1
     if group == "background colour":
         question = rng.choice(("What colour is the background?", "Which colour is behind it?"))
-        return Turn(group, question, sentence(scene.background))
+        return Turn(group, question, sentence(f"{with_article(scene.background)} background"))
     if group == "describe":
         return Turn(group, rng.choice(("Describe it.", "Describe the image.")), caption(scene))
     if group == "how many":
@@ -95,34 +83,53 @@ def ask(rng: random.Random, scene: Scene, group: str, wanted: bool) -> Turn | No
         return _ask_place(rng, scene)
     if not is_one:
         return None
-    if group == "is this a":
-        asked = first if wanted else another_thing(rng, scene)
-        return Turn(group, f"Is this {with_article(asked.name)}?", yes_no(wanted))
     if group == "what is this":
         return Turn(group, rng.choice(("What is this?", "Which thing is this?")), sentence(with_article(first.name)))
-    if group == "animal" and wanted == (first.category == "animal"):
-        return Turn(group, "Is it an animal?", yes_no(wanted))
-    if group == "eat" and wanted == first.is_edible:
-        return Turn(group, "Can you eat it?", yes_no(wanted))
+    if group == "is this a":
+        truth = rng.random() < 0.5 if wanted is None else wanted
+        asked = first if truth else another_thing(rng, scene)
+        verdict = "yes" if truth else "no"
+        return Turn(group, f"Is this {with_article(asked.name)}?", f"This is {with_article(first.name)}, so {verdict}.")
+    is_animal = first.category == "animal"
+    if group == "animal" and wanted in (None, is_animal):
+        return Turn(group, "Is it an animal?", _verdict(first, is_animal))
+    if group == "eat" and first.is_edible is not None and wanted in (None, first.is_edible):
+        return Turn(group, "Can you eat it?", _verdict(first, first.is_edible))
     return None
 
 
+def _verdict(thing: Thing, truth: bool) -> str:
+    """Name the thing, what kind it is, and what follows: "A car is a vehicle, so no."."""
+    kind = thing.category if thing.category == "food" else with_article(thing.category)
+    return sentence(f"{with_article(thing.name)} is {kind}, so {'yes' if truth else 'no'}")
+
+
 def _ask_how_many(rng: random.Random, scene: Scene) -> Turn:
-    asks_all = rng.random() < 0.5
-    noun = "things" if asks_all else scene.things[0].plural
-    count = 1 if scene.is_pair and not asks_all else len(scene.things)
-    return Turn("how many", f"How many {noun} are there?", sentence(NUMBERS[count]))
+    first, asks_all = scene.things[0], rng.random() < 0.5
+    if asks_all and scene.is_pair:
+        return Turn("how many", "How many things are there?", "Two things.")
+    count = 1 if scene.is_pair else len(scene.things)
+    noun = "things" if asks_all else first.plural
+    counted = first.name if count == 1 else first.plural
+    return Turn("how many", f"How many {noun} are there?", sentence(f"{NUMBERS[count]} {counted}"))
 
 
 def _ask_place(rng: random.Random, scene: Scene) -> Turn:
-    place, thing = rng.choice((("left", scene.things[0]), ("right", scene.things[1])))
+    left, right = (thing.name for thing in scene.things)
     if rng.random() < 0.5:
-        return Turn("left or right", f"What is on the {place}?", sentence(with_article(thing.name)))
-    return Turn("left or right", f"Where is the {thing.name}?", f"On the {place}.")
+        order = f"From left to right: {with_article(left)} and {with_article(right)}."
+        return Turn("left or right", f"Where is the {rng.choice((left, right))}?", order)
+    place, name = rng.choice((("left", left), ("right", right)))
+    return Turn("left or right", f"What is on the {place}?", sentence(with_article(name)))
 
 
 def make_turns(rng: random.Random, scene: Scene, num_turns: int) -> list[Turn]:
-    """Makes a dialogue of at most `num_turns` turns, each of another group."""
-    groups = rng.sample(GROUPS, len(GROUPS))
-    turns = (ask(rng, scene, group, wanted=rng.random() < yes_share(group)) for group in groups)
-    return [turn for turn in turns if turn is not None][:num_turns]
+    """Makes a dialogue of at most `num_turns` turns, no question twice."""
+    groups = sorted(TRAINING_WEIGHTS, key=lambda group: rng.random() ** (1 / TRAINING_WEIGHTS[group]), reverse=True)
+    turns = {turn.question: turn for group in groups for turn in _training_turns(rng, scene, group)}
+    return list(turns.values())[:num_turns]
+
+
+def _training_turns(rng: random.Random, scene: Scene, group: str) -> list[Turn]:
+    count = 2 if group == "left or right" else 1
+    return [turn for turn in (ask(rng, scene, group) for _ in range(count)) if turn is not None]

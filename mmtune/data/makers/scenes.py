@@ -19,7 +19,9 @@ from mmtune.data.makers.scene_things import BACKGROUNDS, THINGS, UNSEEN_THINGS, 
 from mmtune.data.makers.scene_turns import GROUPS, Scene, Turn, ask, caption, make_turns
 from mmtune.errors import DataError
 
-KINDS = {"one": 50, "same": 20, "pair": 30}  # kind of training scene: share in percent
+CAPTION_KINDS = {"one": 35, "same": 20, "pair": 45}  # kind of scene: share in percent
+DIALOGUE_KINDS = {"one": 55, "same": 15, "pair": 30}
+HELD_OUT_KINDS = {"one": 50, "same": 20, "pair": 30}
 NUM_TURNS = {1: 1, 2: 1, 3: 2, 4: 6}  # turns of a dialogue at most: weight
 CAPTION_PROMPT = "Describe it."
 TEXT_QUESTIONS_PATH = Path(__file__).with_name("text_questions.json")
@@ -97,19 +99,18 @@ def is_legible(thing: Thing, background: str) -> bool:
 def draw_image(rng: random.Random, scene: Scene, image_size: int) -> Image.Image:
     """Draws a scene: places and sizes vary a little, and the background's colour too.
 
-    One thing stands alone, two side by side, of three the first two side by side above the third.
+    One thing stands alone, two side by side, high or low, of three the first two side by side above the third.
     """
     colour = tuple(min(max(value + rng.randint(-12, 12), 0), 255) for value in BACKGROUNDS[scene.background])
     image = Image.new("RGB", (image_size, image_size), colour)
     count, half = len(scene.things), image_size // 2
     cell = image_size if count == 1 else half
+    row_of_two = rng.randint(0, 1)
     for index, thing in enumerate(scene.things):
         size = round(cell * (rng.uniform(0.55, 0.85) if count == 1 else rng.uniform(0.8, 0.98)))
         left = (0 if count == 1 else index % 2 * half) + rng.randint(0, cell - size)
-        if count == 2:
-            top = rng.randint(image_size // 8, image_size - size - image_size // 8)
-        else:
-            top = index // 2 * half + rng.randint(0, cell - size)
+        row = row_of_two if count == 2 else index // 2
+        top = row * half + rng.randint(0, cell - size)
         picture = emoji(thing.code).resize((size, size), Image.Resampling.BICUBIC)
         image.paste(picture, (left, top), picture)
     return image
@@ -137,20 +138,18 @@ class SceneWriter:
 
     def caption_record(self, name: str) -> dict:
         """Draws a training scene; its record has one turn, the caption."""
-        scene = self._training_scene()
+        scene = self._draw(CAPTION_KINDS)
         return to_record(name, self._save(name, scene), [Turn("describe", CAPTION_PROMPT, caption(scene))])
 
     def dialogue_record(self, name: str) -> dict:
         """Draws a training scene; its record has one to four turns."""
-        scene = self._training_scene()
+        scene = self._draw(DIALOGUE_KINDS)
         num_turns = self.rng.choices(list(NUM_TURNS), weights=list(NUM_TURNS.values()))[0]
         return to_record(name, self._save(name, scene), make_turns(self.rng, scene, num_turns))
 
-    def _training_scene(self) -> Scene:
-        return draw_scene(self.rng, THINGS, self._kind(), held_out=False)
-
-    def _kind(self) -> str:
-        return self.rng.choices(list(KINDS), weights=list(KINDS.values()))[0]
+    def _draw(self, kinds: dict[str, int], things: tuple[Thing, ...] = THINGS, held_out: bool | None = False) -> Scene:
+        kind = self.rng.choices(list(kinds), weights=list(kinds.values()))[0]
+        return draw_scene(self.rng, things, kind, held_out=held_out)
 
     def questions(self, prefix: str, groups: tuple[str, ...], count: int, things: tuple[Thing, ...]) -> list[dict]:
         """Makes `count` questions of each group, each on its own image; half of the yes/no answers are yes.
@@ -162,7 +161,7 @@ class SceneWriter:
             for index in range(count):
                 turn = None
                 while turn is None:
-                    scene = draw_scene(self.rng, things, self._kind(), held_out=True if things is THINGS else None)
+                    scene = self._draw(HELD_OUT_KINDS, things, held_out=True if things is THINGS else None)
                     turn = ask(self.rng, scene, group, wanted=index % 2 == 0)
                 name = f"{prefix}_{group.replace(' ', '_')}_{index:03d}"
                 entries.append(to_question(name, self._save(name, scene), turn))
@@ -201,12 +200,12 @@ def make_scenes(
     output_folder: str | Path,
     *,
     seed: int = 0,
-    num_caption_images: int = 1200,
-    num_dialogue_images: int = 600,
+    num_caption_images: int = 1080,
+    num_dialogue_images: int = 400,
     num_heldout_captions: int = 100,
     num_heldout_questions_per_group: int = 50,
     num_unseen_questions_per_group: int = 10,
-    num_text_repeats: int = 2,
+    num_text_repeats: int = 3,
     image_size: int = 160,
 ) -> dict[str, Path]:
     """Writes images and, beside them, captions.json and dialogues.json (LLaVA records) and four questions files.
