@@ -19,15 +19,9 @@ def save_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = optimizer.state_dict()
     tensors: dict[str, torch.Tensor] = {}
-    values: dict[str, dict[str, Any]] = {}
-    for index, slots in state["state"].items():
-        for name, value in slots.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"{index}.{name}"] = value
-            else:
-                values.setdefault(str(index), {})[name] = value
+    slots = _without_tensors(state["state"], "", tensors)
     write_tensors(folder / "optimizer.safetensors", tensors)
-    facts = {"param_groups": state["param_groups"], "values": values, "scheduler": scheduler.state_dict()}
+    facts = {"param_groups": state["param_groups"], "slots": slots, "scheduler": scheduler.state_dict()}
     write_json(folder / "optimizer.json", facts)
 
 
@@ -35,14 +29,31 @@ def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
     """Read what `save_optimizer` wrote into an optimizer over the same parameters and its scheduler."""
     folder = folder / STATE_FOLDER
     facts = read_json(folder / "optimizer.json")
-    slots: dict[int, dict[str, Any]] = {}
-    for key, tensor in read_tensors(folder / "optimizer.safetensors").items():
-        index, name = key.split(".", 1)
-        slots.setdefault(int(index), {})[name] = tensor
-    for index, values in facts["values"].items():
-        slots.setdefault(int(index), {}).update(values)
-    optimizer.load_state_dict({"state": slots, "param_groups": facts["param_groups"]})
+    slots = _with_tensors(facts["slots"], read_tensors(folder / "optimizer.safetensors"))
+    state = {int(index): values for index, values in slots.items()}
+    optimizer.load_state_dict({"state": state, "param_groups": facts["param_groups"]})
     scheduler.load_state_dict(facts["scheduler"])
+
+
+def _without_tensors(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Return nested dicts with each tensor replaced by `{"tensor": its name}`; the tensors go to `tensors`.
+
+    8-bit optimizers nest dicts and share one table between many parameters.
+    """
+    if isinstance(value, dict):
+        return {str(key): _without_tensors(item, f"{name}/{key}".strip("/"), tensors) for key, item in value.items()}
+    if not isinstance(value, torch.Tensor):
+        return value
+    tensors[name] = value.clone()
+    return {"tensor": name}
+
+
+def _with_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"tensor"}:
+        return tensors[value["tensor"]]
+    return {key: _with_tensors(item, tensors) for key, item in value.items()}
 
 
 def save_random_state(folder: Path) -> None:
