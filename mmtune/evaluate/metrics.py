@@ -9,12 +9,13 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize(text: str) -> str:
-    """Lower case, without punctuation and articles, single spaces.
+    """Lower case, hyphens as spaces, without other punctuation and articles, single spaces.
 
-    >>> normalize("An apple,  on the LEFT.")
-    'apple on left'
+    >>> normalize("An apple,  on the LEFT."), normalize("a 24-hour clock")
+    ('apple on left', '24 hour clock')
     """
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    spaced = text.lower().replace("-", " ")
+    return " ".join(_ARTICLES.sub(" ", spaced.translate(_PUNCTUATION)).split())
 
 
 def exact(answer: str, references: list[str]) -> bool:
