@@ -65,7 +65,7 @@ class ModelConfig:
     vision: VisionConfig | None = None  # null: text only
     projector: ProjectorConfig | None = None
     adapter: dict[str, Any] | None = None  # `kind` and PEFT's own keys of that kind
-    init_from: str | None = None  # a run folder whose projector (and adapter) this run starts from
+    init_from: str | None = None  # a run folder, or weights of XTuner, whose parts this run starts from
     hub: Literal["huggingface", "modelscope"] = "huggingface"  # where a hub name such as owner/model is looked up
 
 

@@ -10,7 +10,7 @@ import mmtune
 PACKAGE = Path(mmtune.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-FOUNDATION = {"conversation", "errors", "lookup", "hashing", "shipped"}
+FOUNDATION = {"conversation", "errors", "lookup", "hashing", "shipped", "python_config"}
 BUILT = FOUNDATION | {"data", "models", "build", "run_folder", "config", "schema"}
 
 MAY_IMPORT = {
@@ -20,11 +20,12 @@ MAY_IMPORT = {
     "hashing": set(),
     "testing": set(),
     "lookup": {"errors"},
+    "python_config": {"errors"},
     "shipped": {"errors", "lookup"},
     "schema": {"errors", "lookup"},
     "config": {"errors", "lookup", "schema"},
     "data": {"conversation", "errors", "lookup"},
-    "models": {"conversation", "errors", "lookup", "hashing"},
+    "models": {"conversation", "errors", "lookup", "hashing", "python_config"},
     "run_folder": {"config", "schema", "errors", "hashing"},
     "build": BUILT,
     "chat": BUILT,
