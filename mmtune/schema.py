@@ -207,8 +207,8 @@ def wrong_values(config: Config, verb: str) -> Iterator[str]:
     if data.pack_to_max_length:
         yield "'data.pack_to_max_length: true' is not there yet. Set it to false; 'data.group_by_length' saves padding."
     if train.sequence_parallel_size != 1:
-        got = train.sequence_parallel_size
-        yield f"'train.sequence_parallel_size' can only be 1 yet: a device holds whole samples (got {got}). Set 1."
+        size = train.sequence_parallel_size
+        yield f"'train.sequence_parallel_size' can only be 1 yet: a device holds whole samples (got {size}). Set 1."
     if not data.train:
         yield "'data.train' names no data. Give it as a list: [{path: data/train.json}]."
     if (model.vision is None) != (model.projector is None):

@@ -27,13 +27,14 @@ MAY_IMPORT = {
     "config": {"errors", "lookup", "schema", "other_words"},
     "data": {"conversation", "errors", "lookup"},
     "models": {"conversation", "errors", "lookup", "hashing", "python_config"},
+    "convert": FOUNDATION | {"config", "schema", "data"},
     "run_folder": {"config", "schema", "errors", "hashing"},
     "build": BUILT,
     "chat": BUILT,
     "training": BUILT,
     "evaluate": BUILT | {"chat"},
     "recipe": BUILT | {"training", "evaluate", "chat"},
-    "cli": BUILT | {"training", "evaluate", "chat", "recipe", "__init__"},
+    "cli": BUILT | {"training", "evaluate", "chat", "recipe", "convert", "__init__"},
     "__main__": {"cli"},
 }
 """Module or package of mmtune -> what of mmtune it may import, at the top of a file or inside a function."""
