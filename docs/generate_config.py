@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING
 
-from mmtune import schema
+from mmtune import other_words, schema
 
 TARGET = Path(__file__).with_name("config.md")
 SECTIONS = {
@@ -79,8 +79,9 @@ def render() -> str:
     verbs = [(f"`{verb}`", "<br>".join(flat(values))) for verb, values in schema.VERB_DEFAULTS.items()]
     parts.append(table(("verb", "defaults"), verbs))
     parts.append("An adapter of your own (one with a `kind`) replaces the verb's as a whole.\n")
-    parts.append("## Words of other tools\n\nThese keys are errors that name ours.\n")
-    parts.append(table(("there", "here"), [(f"`{there}`", here) for there, here in schema.OTHER_WORDS.items()]))
+    parts.append("## Words of other tools\n\nThese keys are errors that name ours, or what does it.\n")
+    words = sorted((other_words.OTHER_WORDS | other_words.WORDS_WITHOUT_KEY).items(), key=lambda pair: pair[0].lower())
+    parts.append(table(("there", "here"), [(f"`{there}`", here) for there, here in words]))
     return "\n".join(parts)
 
 

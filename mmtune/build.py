@@ -26,6 +26,8 @@ from mmtune.models.vision import load_vision
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.warm_start import fit_to_words
 from mmtune.models.weights import held_parts, load_weights, wanted_parts
+from mmtune.models.xtuner import load_xtuner
+from mmtune.models.xtuner_files import is_xtuner
 from mmtune.run_folder import VERSIONS_FILE, read_config, read_json, require_complete
 from mmtune.schema import Config, ModelConfig, VisionConfig
 
@@ -163,13 +165,15 @@ def _features(parts: Parts, dataset: SampleDataset, index: int) -> torch.Tensor:
 
 
 def load_initial_weights(config: ModelConfig, parts: Parts) -> list[str]:
-    """Load what `init_from` holds into a new model; return the names of the parts.
+    """Load what `init_from` holds, a run or weights of XTuner, into a new model; return the names of the parts.
 
     Raises:
         CheckpointError: the run is incomplete, or its parts do not fit this model.
     """
     assert config.init_from is not None
     folder = Path(config.init_from)
+    if is_xtuner(folder):
+        return load_xtuner(parts.model, folder)
     require_complete(folder)
     held, wanted = held_parts(folder), wanted_parts(parts.model)
     left_over = [part for part in held if part not in wanted]

@@ -12,7 +12,8 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from mmtune.errors import ConfigError
 from mmtune.lookup import nearest
-from mmtune.schema import OTHER_WORDS, VERB_DEFAULTS, Config, wrong_values
+from mmtune.other_words import OTHER_WORDS, WORDS_WITHOUT_KEY
+from mmtune.schema import VERB_DEFAULTS, Config, wrong_values
 
 
 def load_config(path: Path | str, overrides: list[str] | None = None, verb: str = "finetune") -> Config:
@@ -65,6 +66,9 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         ConfigError: it is missing, no YAML, or not a mapping of keys.
     """
     path = Path(path)
+    if path.suffix == ".py":
+        message = "is a Python config. Make a YAML file of it: mmtune convert xtuner-config"
+        raise ConfigError(path, f"{message} {path} -o {path.stem}.yaml")
     try:
         loaded = OmegaConf.load(path)
         values = OmegaConf.to_container(loaded, resolve=True)
@@ -160,6 +164,8 @@ def check_keys(given: Any, schema: Any, place: str, prefix: str = "") -> None:
 def _unknown_key(key: str, prefix: str, hints: dict[str, Any]) -> str:
     if key in OTHER_WORDS:
         return f"unknown key '{prefix}{key}'. Here it is called {OTHER_WORDS[key]}."
+    if key in WORDS_WITHOUT_KEY:
+        return f"unknown key '{prefix}{key}'. {WORDS_WITHOUT_KEY[key]}"
     close = nearest(key, hints).replace("Did you mean '", f"Did you mean '{prefix}")
     return f"unknown key '{prefix}{key}'.{close}" + ("" if close else f" Known: {', '.join(hints)}.")
 

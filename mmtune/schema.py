@@ -65,7 +65,7 @@ class ModelConfig:
     vision: VisionConfig | None = None  # null: text only
     projector: ProjectorConfig | None = None
     adapter: dict[str, Any] | None = None  # `kind` and PEFT's own keys of that kind
-    init_from: str | None = None  # a run folder whose projector (and adapter) this run starts from
+    init_from: str | None = None  # a run folder, or weights of XTuner, whose parts this run starts from
     hub: Literal["huggingface", "modelscope"] = "huggingface"  # where a hub name such as owner/model is looked up
 
 
@@ -86,6 +86,7 @@ class DataConfig:
     max_length: int = 2048  # tokens of a sample, image tokens included
     on_bad_record: Literal["error", "skip"] = "error"  # skip: leave it out and list it in data.json
     group_by_length: bool = False  # batches of about equal length: less padding
+    pack_to_max_length: bool = False  # false alone: samples are not packed yet
 
 
 @dataclass
@@ -110,6 +111,7 @@ class TrainConfig:
     save_steps: int = 500  # 0: only at the end
     save_total_limit: int | None = 2
     dataloader_num_workers: int = 0
+    sequence_parallel_size: int = 1  # 1 alone: a sample is not spread over devices yet
     seed: int = 42
     device: Literal["auto", "cpu"] = "auto"  # auto: a GPU where there is one
 
@@ -144,24 +146,6 @@ VERB_DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 """What each verb sets before the file is read. Everything else the three verbs share."""
-
-OTHER_WORDS = {
-    "accumulative_counts": "train.gradient_accumulation_steps",
-    "batch_size": "train.per_device_train_batch_size",
-    "betas": "train.adam_beta1 and train.adam_beta2",
-    "data_path": "data.train[0].path",
-    "llm_name_or_path": "model.llm.name_or_path",
-    "lr": "train.learning_rate",
-    "max_epochs": "train.num_train_epochs",
-    "max_norm": "train.max_grad_norm",
-    "optim_type": "train.optim",
-    "pretrained_pth": "model.init_from",
-    "prompt_template": "model.llm.chat_template",
-    "visual_encoder_name_or_path": "model.vision.name",
-    "warmup_steps": "train.warmup_ratio",
-    "work_dir": "train.output_dir",
-}
-"""Words of other tools -> ours."""
 
 ABOVE_0 = (
     "train.per_device_train_batch_size",
@@ -220,6 +204,11 @@ def wrong_values(config: Config, verb: str) -> Iterator[str]:
         yield f"'train.warmup_ratio' is a share of all steps: at least 0, less than 1 (got {train.warmup_ratio})."
     if data.max_length < 2:
         yield f"'data.max_length' must be at least 2 tokens (got {data.max_length})."
+    if data.pack_to_max_length:
+        yield "'data.pack_to_max_length: true' is not there yet. Set it to false; 'data.group_by_length' saves padding."
+    if train.sequence_parallel_size != 1:
+        size = train.sequence_parallel_size
+        yield f"'train.sequence_parallel_size' can only be 1 yet: a device holds whole samples (got {size}). Set 1."
     if not data.train:
         yield "'data.train' names no data. Give it as a list: [{path: data/train.json}]."
     if (model.vision is None) != (model.projector is None):

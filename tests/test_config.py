@@ -7,7 +7,8 @@ import yaml
 
 from mmtune.config import apply_overrides, config_from_values, load_config, to_values, to_yaml
 from mmtune.errors import ConfigError
-from mmtune.schema import OTHER_WORDS, VERB_DEFAULTS, Config
+from mmtune.other_words import OTHER_WORDS, WORDS_WITHOUT_KEY
+from mmtune.schema import VERB_DEFAULTS, Config
 
 TEXT = {
     "model": {"llm": {"name_or_path": "llm", "chat_template": "chatml"}},
@@ -164,6 +165,70 @@ def test_words_of_other_tools_lead_to_ours(load, word):
                 ),
                 None,
             )
+
+
+@pytest.mark.parametrize("word", sorted(WORDS_WITHOUT_KEY))
+def test_words_that_have_no_key_here_are_answered_with_what_does_it(load, word):
+    assert error_of(load, f"{word}=1") == f"config.yaml: unknown key '{word}'. {WORDS_WITHOUT_KEY[word]}"
+
+
+PARAMETERS = [
+    ("data_path", "data.train[0].path=mine.json", lambda config: config.data.train[0].path, "mine.json"),
+    ("max_length", "data.max_length=1024", lambda config: config.data.max_length, 1024),
+    ("pack_to_max_length", "data.pack_to_max_length=false", lambda config: config.data.pack_to_max_length, False),
+    (
+        "accumulative_counts",
+        "train.gradient_accumulation_steps=4",
+        lambda config: config.train.gradient_accumulation_steps,
+        4,
+    ),
+    ("sequence_parallel_size", "train.sequence_parallel_size=1", lambda config: config.train.sequence_parallel_size, 1),
+    (
+        "batch_size",
+        "train.per_device_train_batch_size=3",
+        lambda config: config.train.per_device_train_batch_size,
+        3,
+    ),
+    ("dataloader_num_workers", "train.dataloader_num_workers=2", lambda config: config.train.dataloader_num_workers, 2),
+    ("max_epochs", "train.num_train_epochs=2", lambda config: config.train.num_train_epochs, 2.0),
+    ("optim_type", "train.optim=paged_adamw_32bit", lambda config: config.train.optim, "paged_adamw_32bit"),
+    ("lr", "train.learning_rate=3e-4", lambda config: config.train.learning_rate, 3e-4),
+    ("betas", "train.adam_beta2=0.95", lambda config: (config.train.adam_beta1, config.train.adam_beta2), (0.9, 0.95)),
+    ("weight_decay", "train.weight_decay=0.1", lambda config: config.train.weight_decay, 0.1),
+    ("max_norm", "train.max_grad_norm=0.5", lambda config: config.train.max_grad_norm, 0.5),
+    ("warmup_ratio", "train.warmup_ratio=0.1", lambda config: config.train.warmup_ratio, 0.1),
+    ("save_steps", "train.save_steps=50", lambda config: config.train.save_steps, 50),
+    ("save_total_limit", "train.save_total_limit=5", lambda config: config.train.save_total_limit, 5),
+    ("prompt_template", "model.llm.chat_template=plain", lambda config: config.model.llm.chat_template, "plain"),
+]
+
+
+@pytest.mark.parametrize(("theirs", "override", "read", "value"), PARAMETERS, ids=[row[0] for row in PARAMETERS])
+def test_each_parameter_that_people_know_is_set_by_our_name_and_answered_by_theirs(load, theirs, override, read, value):
+    assert read(load(override)) == value
+    message = error_of(load, f"{theirs}=1")
+    assert message.startswith(f"config.yaml: unknown key '{theirs}'. Here it is called ")
+    assert override.partition("=")[0] in message
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.pack_to_max_length=true", "'data.pack_to_max_length: true' is not there yet. Set it to false;"),
+        (
+            "train.sequence_parallel_size=2",
+            "'train.sequence_parallel_size' can only be 1 yet: a device holds whole samples (got 2).",
+        ),
+    ],
+)
+def test_what_is_not_there_yet_is_said(load, override, words):
+    assert words in error_of(load, override)
+
+
+def test_a_config_in_python_is_answered_with_the_verb_that_converts_it(desk):
+    message = error_of(load_config, "old/train.py")
+    assert message.startswith("old/train.py: is a Python config. Make a YAML file of it: ")
+    assert message.endswith("mmtune convert xtuner-config old/train.py -o train.yaml")
 
 
 @pytest.mark.parametrize("verb", sorted(VERB_DEFAULTS))

@@ -7,9 +7,10 @@ import pytest
 import yaml
 from readme import DOCUMENTS, READMES, ROOT, blocks_of, commands_of
 
-from mmtune.cli import VERBS, _parse, main
+from mmtune.cli import VERB_NAMES, _parse, main
 from mmtune.config import check_keys, config_from_values, load_config
 from mmtune.data.makers.scene_turns import GROUPS
+from mmtune.other_words import OTHER_WORDS, WORDS_WITHOUT_KEY
 from mmtune.recipe import RecipeConfig
 from mmtune.schema import VERB_DEFAULTS
 from mmtune.shipped import find_config, shipped_configs
@@ -42,8 +43,9 @@ def test_both_readmes_have_the_same_data_and_configs():
 
 def test_the_readmes_show_every_verb():
     verbs = {words[0] for words in commands_of(READMES[0])}
-    assert verbs == {"pretrain", "finetune", "sft", "run", "chat", "compare", "inspect", "configs"}
-    assert len(VERBS) == 6  # one module holds the three verbs of training
+    assert verbs == {*VERB_NAMES} - {"convert"}
+    assert "convert" in {words[0] for words in commands_of(ROOT / "docs" / "from_xtuner.md")}
+    assert all("(docs/from_xtuner.md)" in readme.read_text(encoding="utf-8") for readme in READMES)
 
 
 @pytest.mark.parametrize(("document", "words"), COMMANDS, ids=name_of)
@@ -96,6 +98,17 @@ def test_the_keys_in_docs_are_those_of_the_schema():
     generated = runpy.run_path(str(ROOT / "docs" / "generate_config.py"))["render"]()
     written = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
     assert written == generated, "docs/config.md is out of date. Run: python docs/generate_config.py"
+
+
+def test_what_xtuner_users_are_told_is_right():
+    """The keys in the right column of the parameters exist, and their words are answered by the same keys."""
+    text = (ROOT / "docs" / "from_xtuner.md").read_text(encoding="utf-8").split("## Parameters")[1]
+    rows = re.findall(r"^\| (`.*) \| (.*) \|$", text, re.MULTILINE)
+    assert len(rows) >= 17
+    for theirs, ours in rows:
+        for word in re.findall(r"`(\w+)`", theirs):
+            answer = OTHER_WORDS.get(word) or WORDS_WITHOUT_KEY[word]
+            assert any(key.replace(".0.", "[0].") in answer for key in re.findall(r"`([\w. ]+)", ours)), word
 
 
 def test_the_files_of_a_run_are_documented_and_none_is_a_pickle(config_file, data_file, record, desk):

@@ -10,7 +10,7 @@ import mmtune
 PACKAGE = Path(mmtune.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-FOUNDATION = {"conversation", "errors", "lookup", "hashing", "shipped"}
+FOUNDATION = {"conversation", "errors", "lookup", "hashing", "shipped", "python_config"}
 BUILT = FOUNDATION | {"data", "models", "build", "run_folder", "config", "schema"}
 
 MAY_IMPORT = {
@@ -20,18 +20,21 @@ MAY_IMPORT = {
     "hashing": set(),
     "testing": set(),
     "lookup": {"errors"},
+    "python_config": {"errors"},
     "shipped": {"errors", "lookup"},
     "schema": {"errors", "lookup"},
-    "config": {"errors", "lookup", "schema"},
+    "other_words": set(),
+    "config": {"errors", "lookup", "schema", "other_words"},
     "data": {"conversation", "errors", "lookup"},
-    "models": {"conversation", "errors", "lookup", "hashing"},
+    "models": {"conversation", "errors", "lookup", "hashing", "python_config"},
+    "convert": FOUNDATION | {"config", "schema", "data"},
     "run_folder": {"config", "schema", "errors", "hashing"},
     "build": BUILT,
     "chat": BUILT,
     "training": BUILT,
     "evaluate": BUILT | {"chat"},
     "recipe": BUILT | {"training", "evaluate", "chat"},
-    "cli": BUILT | {"training", "evaluate", "chat", "recipe", "__init__"},
+    "cli": BUILT | {"training", "evaluate", "chat", "recipe", "convert", "__init__"},
     "__main__": {"cli"},
 }
 """Module or package of mmtune -> what of mmtune it may import, at the top of a file or inside a function."""

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mmtune import __version__
-from mmtune.cli import chat, compare, configs, inspect, recipe, train
+from mmtune.cli import chat, compare, configs, convert, inspect, recipe, train
+from mmtune.cli.former_verbs import answer_for
 from mmtune.errors import MMTuneError
 
-VERBS = (train, recipe, chat, compare, inspect, configs)
+VERBS = (train, recipe, chat, compare, inspect, configs, convert)
+VERB_NAMES = (*train.VERBS, "run", "chat", "compare", "inspect", "configs", "convert")
 TAKES_OVERRIDES = ("pretrain", "finetune", "sft", "run", "inspect")
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
@@ -31,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for module in VERBS:
         module.add(verbs)
+    assert tuple(verbs.choices) == VERB_NAMES
     for verb in verbs.choices.values():
         verb.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
         verb.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -39,6 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for a mistake of the user, 130 for Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    answer = answer_for(argv, VERB_NAMES)
+    if answer is not None:
+        print(f"mmtune: {answer}", file=sys.stderr)
+        return EXIT_MISTAKE
     args = _parse(argv)
     _quiet_libraries()
     try:

@@ -14,12 +14,14 @@ def add(verbs: Any) -> None:
     )
     actions = parser.add_subparsers(dest="action", metavar="list|show|copy", required=True)
     listing = actions.add_parser("list", help="print the names", epilog="example: mmtune configs list -p finetune")
-    listing.add_argument("-p", "--pattern", default="", metavar="TEXT", help="only names that hold this text")
+    listing.add_argument(
+        "-p", "--pattern", default="", metavar="TEXT", help="only names that hold this text, in any case"
+    )
     show = actions.add_parser("show", help="print a config", epilog="example: mmtune configs show demo/finetune")
     show.add_argument("name", metavar="NAME")
     copy = actions.add_parser("copy", help="copy a config", epilog="example: mmtune configs copy demo/finetune my.yaml")
     copy.add_argument("name", metavar="NAME")
-    copy.add_argument("target", metavar="FILE")
+    copy.add_argument("target", metavar="FILE", help="a new file, or a folder to copy it into")
     parser.set_defaults(run=run)
 
 
@@ -29,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.action == "list":
         for name, path in shipped_configs().items():
-            if args.pattern in name:
+            if args.pattern.lower() in name.lower():
                 print(f"{name:24} {_summary(path)}".rstrip())
     elif args.action == "show":
         print(find_config(args.name).read_text(encoding="utf-8"), end="")
@@ -50,12 +52,13 @@ def _copy(source: Any, target: str) -> None:
     from mmtune.errors import ConfigError
 
     path = Path(target)
+    path = path / source.name if path.is_dir() else path
     if path.exists():
-        raise ConfigError(target, "exists already. Name a new file, or delete it first.")
+        raise ConfigError(path, "exists already. Name a new file, or delete it first.")
     try:
         path.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     except OSError as error:
         raise ConfigError(
             target, f"cannot be written: {error.strerror}. Name a file in a folder that exists."
         ) from None
-    print(f"{source.name} copied to {target}")
+    print(f"{source.name} copied to {path}")

@@ -54,7 +54,7 @@ def load_weights(model: VisionLanguageModel, folder: Path, *, parts: tuple[str, 
         if part == "projector":
             assert model.projector is not None
             tensors = read_tensors(folder / PROJECTOR_FILE)
-            _check_projector(tensors, model.projector, folder)
+            check_projector_size(tensors, model.projector, folder)
             load_strictly(model.projector, tensors, folder / PROJECTOR_FILE)
         elif part == "adapter":
             _load_adapter(model.llm, folder / ADAPTER_FILE)
@@ -103,7 +103,7 @@ def load_strictly(part: nn.Module, tensors: dict[str, torch.Tensor], path: Path,
         CheckpointError: names are missing or left over, or a shape differs.
     """
     own = _trained(part) if trained_only else part.state_dict()
-    _check_names(set(own), set(tensors), path)
+    check_names(set(own), set(tensors), path)
     for name, value in tensors.items():
         if own[name].shape != value.shape:
             message = f"'{name}' is {list(value.shape)} in the file, {list(own[name].shape)} in this model."
@@ -116,7 +116,7 @@ def load_strictly(part: nn.Module, tensors: dict[str, torch.Tensor], path: Path,
 def _load_adapter(llm: Any, path: Path) -> None:
     tensors = read_tensors(path)
     own = get_peft_model_state_dict(llm, save_embedding_layers=False)
-    _check_names(set(own), set(tensors), path)
+    check_names(set(own), set(tensors), path)
     for name, value in tensors.items():
         if own[name].shape != value.shape:
             message = f"'{name}' is {list(value.shape)} in the file, {list(own[name].shape)} here."
@@ -124,7 +124,12 @@ def _load_adapter(llm: Any, path: Path) -> None:
     set_peft_model_state_dict(llm, tensors)
 
 
-def _check_names(own: set[str], given: set[str], path: Path) -> None:
+def check_names(own: set[str], given: set[str], path: Path) -> None:
+    """Compare the names of weights both ways.
+
+    Raises:
+        CheckpointError: some are missing or left over; the message names them.
+    """
     missing, extra = sorted(own - given), sorted(given - own)
     if missing or extra:
         parts = [
@@ -133,13 +138,18 @@ def _check_names(own: set[str], given: set[str], path: Path) -> None:
             if names
         ]
         raise CheckpointError(
-            path, f"its weights are not this model's: {' and '.join(parts)}. Name the right run folder."
+            path, f"its weights are not this model's: {' and '.join(parts)}. Name the right run folder or file."
         )
 
 
-def _check_projector(tensors: dict[str, torch.Tensor], projector: Any, folder: Path) -> None:
-    """Say what a projector of another size was made for, before names are compared."""
-    weights = [value for name, value in tensors.items() if name.endswith("weight") and value.dim() == 2]
+def check_projector_size(tensors: dict[str, torch.Tensor], projector: Any, folder: Path) -> None:
+    """Say what a projector of another size was made for, before names are compared.
+
+    Raises:
+        CheckpointError: it maps from or to another width, or there are no weights.
+    """
+    matrices = {name: value for name, value in tensors.items() if name.endswith("weight") and value.dim() == 2}
+    weights = [matrices[name] for name in sorted(matrices)]  # layers.0 before layers.2
     if not weights:
         raise CheckpointError(
             folder / PROJECTOR_FILE, "holds no projector weights. Name a run folder of `mmtune pretrain`."

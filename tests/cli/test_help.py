@@ -9,7 +9,7 @@ from mmtune import __version__
 from mmtune.cli import main
 from mmtune.shipped import shipped_configs
 
-VERBS = ["pretrain", "finetune", "sft", "run", "chat", "compare", "inspect", "configs"]
+VERBS = ["pretrain", "finetune", "sft", "run", "chat", "compare", "inspect", "configs", "convert"]
 HEAVY = {"torch", "transformers", "peft", "numpy", "PIL", "omegaconf"}
 
 
@@ -43,7 +43,9 @@ def test_version(capsys):
     assert output_of(capsys, "--version") == f"mmtune {__version__}\n"
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["pretrain", "--help"], ["chat", "--help"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["--version"], ["pretrain", "--help"], ["convert", "xtuner-config", "--help"]]
+)
 def test_help_loads_no_heavy_library(argv):
     code = f"""
 import sys
@@ -89,7 +91,7 @@ def test_configs_list_names_each_config_with_its_summary(capsys):
 
 
 def test_configs_list_can_be_narrowed(capsys):
-    main(["configs", "list", "-p", "pretrain"])
+    main(["configs", "list", "-p", "PreTrain"])
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert "demo/pretrain" in names
     assert "demo/finetune" not in names
@@ -102,3 +104,10 @@ def test_configs_show_and_copy_give_the_file(capsys, desk, name):
     assert capsys.readouterr().out == text
     assert main(["configs", "copy", name, "mine.yaml"]) == 0
     assert (desk / "mine.yaml").read_text() == text
+
+
+def test_configs_copy_into_a_folder(capsys, desk):
+    (desk / "mine").mkdir()
+    assert main(["configs", "copy", "demo/finetune", "mine"]) == 0
+    assert capsys.readouterr().out == "finetune.yaml copied to mine/finetune.yaml\n"
+    assert (desk / "mine/finetune.yaml").read_text() == shipped_configs()["demo/finetune"].read_text()

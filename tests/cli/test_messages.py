@@ -160,7 +160,6 @@ def test_a_config_is_not_copied_over_a_file(mistake, desk):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("trian x.yaml", "argument VERB: invalid choice: 'trian'"),
         ("", "the following arguments are required: VERB"),
         ("pretrain", "the following arguments are required: CONFIG"),
         ("configs lst", "invalid choice: 'lst'"),
@@ -183,6 +182,36 @@ def test_a_wrong_command_line_ends_with_code_2(capsys, command, words):
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.match(r"mmtune( \w+)?: error: ", last)
     assert words in last
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        ("train x.yaml", "train: a verb of XTuner. Here: mmtune pretrain CONFIG, mmtune finetune CONFIG or"),
+        ("train old.py", "Here: mmtune convert xtuner-config old.py -o NEW.yaml, then mmtune pretrain NEW.yaml,"),
+        ("dist_train old.yaml 8", "mmtune sft CONFIG, on one device so far."),
+        ("list-cfg -p internlm2", "list-cfg: a verb of XTuner. Here: mmtune configs list -p TEXT."),
+        ("list_cfg", "list_cfg: a verb of XTuner. Here: mmtune configs list -p TEXT."),
+        ("copy-cfg name .", "Here: mmtune configs copy NAME FILE.yaml."),
+        ("log-dataset x.py", "Here: mmtune inspect CONFIG."),
+        ("check-custom-dataset x.py", "Here: mmtune inspect CONFIG; training checks every record"),
+        ("mmbench llm --llava x", "Here: mmtune compare RUN --questions FILE; benchmarks are not there yet."),
+        ("convert pth_to_hf x.py iter_1.pth hf", "convert pth_to_hf: of XTuner. Here: no need, name the .pth as"),
+        ("convert merge llm adapter out", "Here: mmtune export RUN --format merged."),
+        ("convert split llm out", "convert split: of XTuner. Here: no need, models are read"),
+        ("chat llm --llava hf --image 1.png", "chat --llava: an option of XTuner. Here: mmtune chat RUN --image"),
+        ("chat llm --prompt-template internlm2_chat", "chat --prompt-template: an option of XTuner."),
+        ("finetune x.yaml --work-dir runs", "finetune --work-dir: an option of XTuner. Here: train.output_dir="),
+        ("sft x.yaml --cfg-options lr=1", "Here: section.name=value."),
+        ("trian x.yaml", "trian: no such verb. Did you mean 'train'? Here: mmtune pretrain CONFIG,"),
+        ("pretrian x.yaml", "pretrian: no such verb. Did you mean 'pretrain'?"),
+        ("zzz", "zzz: no such verb. Known: pretrain, finetune, sft, run, chat, compare, inspect, configs, convert."),
+        ("help", "help: a verb of XTuner. Here: mmtune --help."),
+    ],
+)
+def test_verbs_of_xtuner_and_mistyped_ones_are_answered_in_one_line(mistake, capsys, command, answer):
+    assert answer in mistake(*command.split())
+    assert capsys.readouterr().out == ""
 
 
 # The data

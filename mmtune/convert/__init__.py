@@ -1,0 +1,1 @@
+"""From other tools' configs to ours. Weights are read by `models/`."""
