@@ -30,12 +30,13 @@ class LLMConfig:
 
 @dataclass
 class VisionConfig:
-    """The vision encoder. `feature_layer`, `image_size` and `grid` are for the sources that take them."""
+    """The vision encoder. A key is for the sources that take it: the others refuse it."""
 
     source: str = MISSING  # a key of mmtune.models.vision.VISION_ENCODERS
-    name: str = MISSING  # a folder, or a name that the source knows
-    feature_layer: int | None = None  # CLIP: index of hidden_states, -2 by default
-    image_size: int | None = None  # efficientnet: pixels a side
+    name: str = MISSING  # a folder, a hub name such as owner/model, or a name that the source knows
+    pretrained: str | None = None  # open_clip: a tag such as openai, or a weights file
+    feature_layer: int | None = None  # transformers and open_clip: index of hidden_states, -2 by default
+    image_size: int | None = None  # efficientnet and DINOv2: pixels a side
     grid: int | None = None  # efficientnet: an image becomes grid x grid tokens
     tune: Literal["frozen", "full"] = "frozen"
     learning_rate: float | None = None
@@ -154,10 +155,12 @@ OTHER_WORDS = {
     "lr": "train.learning_rate",
     "max_epochs": "train.num_train_epochs",
     "max_norm": "train.max_grad_norm",
+    "freeze_visual_encoder": "model.vision.tune",
     "optim_type": "train.optim",
     "pretrained_pth": "model.init_from",
     "prompt_template": "model.llm.chat_template",
     "visual_encoder_name_or_path": "model.vision.name",
+    "visual_select_layer": "model.vision.feature_layer",
     "warmup_steps": "train.warmup_ratio",
     "work_dir": "train.output_dir",
 }

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from mmtune.conversation import IMAGE_TOKEN_ID
 from mmtune.models.loss import answer_loss
 from mmtune.models.projector import Projector
-from mmtune.models.vision import VisionEncoder
+from mmtune.models.vision_encoder import VisionEncoder
 
 
 class VisionLanguageModel(nn.Module):
