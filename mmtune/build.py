@@ -19,7 +19,7 @@ from mmtune.data.template import TEMPLATES, ChatTemplate
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.hashing import sampled_hash
 from mmtune.lookup import lookup
-from mmtune.models.adapters import attach_adapter
+from mmtune.models.adapters import attach_adapter, attach_vision_adapter
 from mmtune.models.language import choose_dtype, llm_folder, load_llm, load_tokenizer
 from mmtune.models.projector import Projector
 from mmtune.models.vision import load_vision, vision_path
@@ -74,7 +74,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def build_parts(config: ModelConfig, device: torch.device) -> Parts:
-    """Build a model from its config; the projector and the adapter are new."""
+    """Build a model from its config; the projector and the adapters are new."""
     dtype = choose_dtype(config.llm.dtype, device)
     template = lookup(TEMPLATES, config.llm.chat_template, "model.llm.chat_template")
     tokenizer = load_tokenizer(config.llm.name_or_path, config.hub)
@@ -93,6 +93,8 @@ def build_parts(config: ModelConfig, device: torch.device) -> Parts:
     vision = projector = transform = None
     if config.vision is not None and config.projector is not None:
         vision = _load_vision(config.vision, dtype, config.hub).requires_grad_(config.vision.tune == "full")
+        if config.vision.adapter is not None:
+            attach_vision_adapter(vision, config.vision.adapter)
         vision.to(device)
         transform = ImageTransform(**vision.preprocessing)
         width = llm.get_input_embeddings().weight.shape[1]

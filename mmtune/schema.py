@@ -38,7 +38,8 @@ class VisionConfig:
     feature_layer: int | None = None  # transformers and open_clip: index of hidden_states, -2 by default
     image_size: int | None = None  # efficientnet and DINOv2: pixels a side
     grid: int | None = None  # efficientnet: an image becomes grid x grid tokens
-    tune: Literal["frozen", "full"] = "frozen"
+    tune: Tune = "frozen"
+    adapter: dict[str, Any] | None = None  # with `tune: adapter`: `kind` and PEFT's own keys of that kind
     learning_rate: float | None = None
     weight_decay: float | None = None
 
@@ -159,6 +160,7 @@ OTHER_WORDS = {
     "optim_type": "train.optim",
     "pretrained_pth": "model.init_from",
     "prompt_template": "model.llm.chat_template",
+    "visual_encoder_lora": "model.vision.adapter",
     "visual_encoder_name_or_path": "model.vision.name",
     "visual_select_layer": "model.vision.feature_layer",
     "warmup_steps": "train.warmup_ratio",
@@ -230,6 +232,8 @@ def wrong_values(config: Config, verb: str) -> Iterator[str]:
         yield f"'model.{present}' is set but 'model.{absent}' is not. Set both to see images, none for text."
     if (model.llm.tune == "adapter") != (model.adapter is not None):
         yield "'model.adapter' and 'model.llm.tune: adapter' go together. Set both, or none."
+    if model.vision is not None and (model.vision.tune == "adapter") != (model.vision.adapter is not None):
+        yield "'model.vision.adapter' and 'model.vision.tune: adapter' go together. Set both, or none."
     if model.llm.tune == "full" and model.llm.quantization:
         mend = "Take tune: adapter, or quantization: null."
         yield f"'model.llm.tune: full' cannot train {model.llm.quantization} weights. {mend}"
