@@ -19,10 +19,11 @@ from mmtune.data.template import TEMPLATES, ChatTemplate
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.hashing import sampled_hash
 from mmtune.lookup import lookup
-from mmtune.models.adapters import attach_adapter
+from mmtune.models.adapters import attach_adapter, attach_vision_adapter
 from mmtune.models.language import choose_dtype, llm_folder, load_llm, load_tokenizer
 from mmtune.models.projector import Projector
-from mmtune.models.vision import load_vision
+from mmtune.models.vision import load_vision, vision_path
+from mmtune.models.vision_encoder import VisionEncoder
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.warm_start import fit_to_words
 from mmtune.models.weights import held_parts, load_weights, wanted_parts
@@ -75,7 +76,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def build_parts(config: ModelConfig, device: torch.device) -> Parts:
-    """Build a model from its config; the projector and the adapter are new."""
+    """Build a model from its config; the projector and the adapters are new."""
     dtype = choose_dtype(config.llm.dtype, device)
     template = lookup(TEMPLATES, config.llm.chat_template, "model.llm.chat_template")
     tokenizer = load_tokenizer(config.llm.name_or_path, config.hub)
@@ -93,8 +94,10 @@ def build_parts(config: ModelConfig, device: torch.device) -> Parts:
         llm.requires_grad_(True)
     vision = projector = transform = None
     if config.vision is not None and config.projector is not None:
-        vision = load_vision(config.vision.source, config.vision.name, dtype, _vision_options(config.vision)).to(device)
-        vision.requires_grad_(config.vision.tune == "full")
+        vision = _load_vision(config.vision, dtype, config.hub).requires_grad_(config.vision.tune == "full")
+        if config.vision.adapter is not None:
+            attach_vision_adapter(vision, config.vision.adapter)
+        vision.to(device)
         transform = ImageTransform(**vision.preprocessing)
         width = llm.get_input_embeddings().weight.shape[1]
         projector = Projector(config.projector.kind, vision.hidden_size, width, config.projector.standardize)
@@ -102,9 +105,10 @@ def build_parts(config: ModelConfig, device: torch.device) -> Parts:
     return Parts(VisionLanguageModel(llm, vision, projector), tokenizer, template, transform)
 
 
-def _vision_options(config: VisionConfig) -> dict[str, Any]:
-    keys = ("feature_layer", "image_size", "grid")
-    return {key: getattr(config, key) for key in keys if getattr(config, key) is not None}
+def _load_vision(config: VisionConfig, dtype: torch.dtype, hub: str) -> VisionEncoder:
+    keys = ("pretrained", "feature_layer", "image_size", "grid")
+    options = {key: getattr(config, key) for key in keys if getattr(config, key) is not None}
+    return load_vision(config.source, config.name, dtype, options, hub)
 
 
 def build_dataset(
@@ -209,11 +213,12 @@ def load_run(
     if llm is not None:
         config.model.llm.name_or_path = llm
     if vision is not None and config.model.vision is not None:
-        config.model.vision.name = vision
+        _move_vision(config.model.vision, vision)
     recorded = read_json(folder / VERSIONS_FILE)["base_models"]
     for part, now in base_models(config.model).items():
-        if now["hash"] != recorded[part]["hash"]:
-            hashes = f"hash {recorded[part]['hash'][:12]}, now {now['hash'][:12]}"
+        before = recorded.get(part)  # none where open_clip's cache held the weights
+        if before is not None and now["hash"] != before["hash"]:
+            hashes = f"hash {before['hash'][:12]}, now {now['hash'][:12]}"
             message = f"was trained on another {part} than {now['path']} ({hashes})."
             raise CheckpointError(folder, f"{message} Name the right one with --{part}.")
     parts = build_parts(config.model, device or choose_device())
@@ -222,13 +227,23 @@ def load_run(
     return parts
 
 
+def _move_vision(config: VisionConfig, path: str) -> None:
+    """Set where the encoder is now: its weights file where that has a key of its own, else its folder."""
+    if config.pretrained is None:
+        config.name = path
+    else:
+        config.pretrained = path
+
+
 def base_models(config: ModelConfig) -> dict[str, dict[str, str]]:
     """Return name, path and hash of the models that a run builds on and does not hold."""
     folder = llm_folder(config.llm.name_or_path, config.hub)
     found = {"llm": {"name": config.llm.name_or_path, "path": str(folder), "hash": sampled_hash(folder)}}
-    if config.vision is not None and Path(config.vision.name).is_dir():
-        path = Path(config.vision.name)
-        found["vision"] = {"name": config.vision.name, "path": str(path), "hash": sampled_hash(path)}
+    vision = config.vision
+    if vision is not None:
+        path = vision_path(vision.source, vision.name, vision.pretrained, config.hub)
+        if path is not None:
+            found["vision"] = {"name": vision.name, "path": str(path), "hash": sampled_hash(path)}
     return found
 
 
@@ -248,9 +263,7 @@ def inspect_samples(config: Config, num_image_tokens: int | None = None) -> tupl
         vision = config.model.vision
         num_image_tokens = 0
         if vision is not None:
-            num_image_tokens = load_vision(
-                vision.source, vision.name, torch.float32, _vision_options(vision)
-            ).num_tokens
+            num_image_tokens = _load_vision(vision, torch.float32, config.model.hub).num_tokens
 
     def samples() -> Iterator[Sample]:
         for source in config.data.train:

@@ -18,20 +18,23 @@ def value_hash(value: Any) -> str:
 
 
 def sampled_hash(folder: Path, num_blocks: int = 16, block_bytes: int = 1 << 16) -> str:
-    """Return a hash of a folder's model weights as hex, from sizes and evenly spaced blocks.
+    """Return a hash of a folder's model weights, or of a weights file, as hex, from sizes and evenly spaced blocks.
 
     Tells two trainings of one model apart without reading gigabytes: 1 MiB a file.
 
     Args:
-        folder: with `*.safetensors`, `*.bin`, `*.pt` and `config.json` files.
+        folder: with `*.safetensors`, `*.bin`, `*.pt` and `config.json` files; or one file.
         num_blocks: blocks read of each file.
         block_bytes: size of a block.
     """
     digest = hashlib.sha256()
-    names = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".pt"))
-    for path in [folder / "config.json", *names]:
+    paths = [folder]
+    if folder.is_dir():
+        names = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".pt"))
+        paths = [folder / "config.json", *names]
+    for path in paths:
         size = path.stat().st_size if path.is_file() else 0
-        digest.update(f"{path.name}:{size}\n".encode())
+        digest.update(f"{path.name if folder.is_dir() else ''}:{size}\n".encode())  # a lone file may be renamed
         if not size:
             continue
         with path.open("rb") as file:

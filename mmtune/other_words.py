@@ -40,6 +40,7 @@ OTHER_WORDS = {
     "use_activation_checkpointing": "train.gradient_checkpointing",
     "visual_encoder": "model.vision",
     "visual_encoder_name_or_path": "model.vision.name",
+    "visual_encoder_lora": "model.vision.adapter",
     "visual_select_layer": "model.vision.feature_layer",
     "warmup_ratio": "train.warmup_ratio",
     "warmup_steps": "train.warmup_ratio",
@@ -61,6 +62,5 @@ WORDS_WITHOUT_KEY = {
     "shuffle_before_pack": "Samples are not packed yet. Leave the key out.",
     "SYSTEM": "A system message stands in the record: a message with the role system.",
     "use_varlen_attn": "Samples are not packed yet. Leave the key out.",
-    "visual_encoder_lora": "Set model.vision.tune: adapter and model.vision.adapter.",
 }
 """Words that have no key of their own here -> what does it."""

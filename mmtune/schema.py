@@ -30,14 +30,16 @@ class LLMConfig:
 
 @dataclass
 class VisionConfig:
-    """The vision encoder. `feature_layer`, `image_size` and `grid` are for the sources that take them."""
+    """The vision encoder. A key is for the sources that take it: the others refuse it."""
 
     source: str = MISSING  # a key of mmtune.models.vision.VISION_ENCODERS
-    name: str = MISSING  # a folder, or a name that the source knows
-    feature_layer: int | None = None  # CLIP: index of hidden_states, -2 by default
-    image_size: int | None = None  # efficientnet: pixels a side
+    name: str = MISSING  # a folder, a hub name such as owner/model, or a name that the source knows
+    pretrained: str | None = None  # open_clip: a tag such as openai, or a weights file
+    feature_layer: int | None = None  # transformers and open_clip: index of hidden_states, -2 by default
+    image_size: int | None = None  # efficientnet and DINOv2: pixels a side
     grid: int | None = None  # efficientnet: an image becomes grid x grid tokens
-    tune: Literal["frozen", "full"] = "frozen"
+    tune: Tune = "frozen"
+    adapter: dict[str, Any] | None = None  # with `tune: adapter`: `kind` and PEFT's own keys of that kind
     learning_rate: float | None = None
     weight_decay: float | None = None
 
@@ -216,6 +218,8 @@ def wrong_values(config: Config, verb: str) -> Iterator[str]:
         yield f"'model.{present}' is set but 'model.{absent}' is not. Set both to see images, none for text."
     if (model.llm.tune == "adapter") != (model.adapter is not None):
         yield "'model.adapter' and 'model.llm.tune: adapter' go together. Set both, or none."
+    if model.vision is not None and (model.vision.tune == "adapter") != (model.vision.adapter is not None):
+        yield "'model.vision.adapter' and 'model.vision.tune: adapter' go together. Set both, or none."
     if model.llm.tune == "full" and model.llm.quantization:
         mend = "Take tune: adapter, or quantization: null."
         yield f"'model.llm.tune: full' cannot train {model.llm.quantization} weights. {mend}"

@@ -126,10 +126,7 @@ def _vision_and_projector(model: Section) -> dict[str, Any]:
     lora = model.section("visual_encoder_lora")
     is_frozen = model.take("freeze_visual_encoder", bool, False)
     if lora.values:
-        keys = [key for key in ("r", "lora_alpha", "lora_dropout") if key in lora.values]
-        adapter = ", ".join(f"{key}: {shown(lora.values[key])}" for key in keys)
-        add = f"model.vision.tune: adapter and model.vision.adapter: {{kind: lora, {adapter}}}"
-        lora.notes.append(f"model.visual_encoder_lora: the tower stays frozen until you add {add}")
+        vision |= {"tune": "adapter", "adapter": _adapter(lora, is_internlm2=False)}
     elif not is_frozen:
         vision["tune"] = "full"
     depth = model.take("projector_depth", int, 2)

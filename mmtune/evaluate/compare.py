@@ -145,7 +145,7 @@ def describe_model(name: str) -> dict[str, str]:
         }
     config = read_config(Path(name)).model
     trained = [
-        part for part in ("vision", "projector") if getattr(config, part) and getattr(config, part).tune == "full"
+        part for part in ("vision", "projector") if getattr(config, part) and getattr(config, part).tune != "frozen"
     ]
     trained += [config.adapter["kind"]] if config.adapter else (["llm"] if config.llm.tune == "full" else [])
     return {

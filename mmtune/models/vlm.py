@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from mmtune.conversation import IMAGE_TOKEN_ID
 from mmtune.models.loss import answer_loss
 from mmtune.models.projector import Projector
-from mmtune.models.vision import VisionEncoder
+from mmtune.models.vision_encoder import VisionEncoder
 
 
 class VisionLanguageModel(nn.Module):
@@ -92,7 +92,7 @@ class VisionLanguageModel(nn.Module):
         image_embeds = None if pixel_values is None else self.encode_images(pixel_values)
         embeds = self.embed(input_ids, image_embeds)
         if image_embeds is None and self.projector is not None and self.training:
-            embeds = embeds + self._projector_gradients().to(embeds.dtype)
+            embeds = embeds + self._image_gradients().to(embeds.dtype)
         hidden = self.hidden_states(embeds, position_ids)
         head = self.base_llm.get_output_embeddings()
         return {"loss": answer_loss(hidden, labels, head, num_items_in_batch)}
@@ -102,10 +102,12 @@ class VisionLanguageModel(nn.Module):
         body = self.base_llm.get_decoder()
         return body(inputs_embeds=embeds, position_ids=position_ids, use_cache=False).last_hidden_state
 
-    def _projector_gradients(self) -> torch.Tensor:
-        """A zero that gives the projector gradients of zero, so that ranks with and without images agree."""
+    def _image_gradients(self) -> torch.Tensor:
+        """A zero that gives vision and projector gradients of zero, so that ranks with and without images agree."""
         assert self.projector is not None
-        trained = [parameter.sum() for parameter in self.projector.parameters() if parameter.requires_grad]
+        assert self.vision is not None
+        parameters = [*self.vision.parameters(), *self.projector.parameters()]
+        trained = [parameter.sum() for parameter in parameters if parameter.requires_grad]
         return 0.0 * torch.stack(trained).sum() if trained else torch.zeros((), device=self.device)
 
     def gradient_checkpointing_enable(self, **kwargs: Any) -> None:

@@ -14,25 +14,28 @@ from mmtune.errors import CheckpointError
 from mmtune.models.vlm import VisionLanguageModel
 
 ADAPTER_FOLDER = "adapter"
-ADAPTER_FILE = "adapter/adapter_model.safetensors"
+VISION_ADAPTER_FOLDER = "vision_adapter"
+ADAPTER_FILE = "adapter_model.safetensors"
 PROJECTOR_FILE = "projector.safetensors"
 
 
 def save_weights(model: VisionLanguageModel, folder: Path) -> None:
-    """Write the projector, the adapter and every other trained part into a folder."""
+    """Write the projector, the adapters and every other trained part into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     if model.projector is not None:
         write_tensors(folder / PROJECTOR_FILE, model.projector.state_dict())
     if isinstance(model.llm, PeftModel):
         _save_adapter(model.llm, folder / ADAPTER_FOLDER)
+    if model.vision is not None and isinstance(model.vision.tower, PeftModel):
+        _save_adapter(model.vision.tower, folder / VISION_ADAPTER_FOLDER)
     for name, part in _fully_tuned(model).items():
         write_tensors(folder / f"{name}.safetensors", _trained(part))
 
 
-def _save_adapter(llm: PeftModel, folder: Path) -> None:
-    llm.save_pretrained(str(folder), save_embedding_layers=False)
+def _save_adapter(wrapped: PeftModel, folder: Path) -> None:
+    wrapped.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-    _use_default_mode(folder / "adapter_model.safetensors")
+    _use_default_mode(folder / ADAPTER_FILE)
 
 
 def load_weights(model: VisionLanguageModel, folder: Path, *, parts: tuple[str, ...] | None = None) -> list[str]:
@@ -41,7 +44,8 @@ def load_weights(model: VisionLanguageModel, folder: Path, *, parts: tuple[str, 
     Args:
         model: built as the run was.
         folder: a run folder or a checkpoint in it.
-        parts: of `projector`, `adapter`, `llm`, `vision`; None takes all the model has, and each must be there.
+        parts: of `projector`, `adapter`, `vision_adapter`, `llm`, `vision`; None takes all the model has, and each
+            must be there.
 
     Returns:
         The names of the parts loaded.
@@ -57,7 +61,10 @@ def load_weights(model: VisionLanguageModel, folder: Path, *, parts: tuple[str, 
             check_projector_size(tensors, model.projector, folder)
             load_strictly(model.projector, tensors, folder / PROJECTOR_FILE)
         elif part == "adapter":
-            _load_adapter(model.llm, folder / ADAPTER_FILE)
+            _load_adapter(model.llm, folder / ADAPTER_FOLDER / ADAPTER_FILE)
+        elif part == "vision_adapter":
+            assert model.vision is not None
+            _load_adapter(model.vision.tower, folder / VISION_ADAPTER_FOLDER / ADAPTER_FILE)
         else:
             path = folder / f"{part}.safetensors"
             load_strictly(getattr(model, part), read_tensors(path), path, trained_only=True)
@@ -69,6 +76,7 @@ def wanted_parts(model: VisionLanguageModel) -> list[str]:
     """Name the parts that a run of this model saves."""
     parts = ["projector"] if model.projector is not None else []
     parts += ["adapter"] if isinstance(model.llm, PeftModel) else []
+    parts += ["vision_adapter"] if model.vision is not None and isinstance(model.vision.tower, PeftModel) else []
     return parts + list(_fully_tuned(model))
 
 
@@ -76,7 +84,8 @@ def held_parts(folder: Path) -> list[str]:
     """Name the parts that a run folder holds."""
     files = {
         "projector": PROJECTOR_FILE,
-        "adapter": ADAPTER_FILE,
+        "adapter": f"{ADAPTER_FOLDER}/{ADAPTER_FILE}",
+        "vision_adapter": f"{VISION_ADAPTER_FOLDER}/{ADAPTER_FILE}",
         "llm": "llm.safetensors",
         "vision": "vision.safetensors",
     }
@@ -87,7 +96,7 @@ def _fully_tuned(model: VisionLanguageModel) -> dict[str, nn.Module]:
     parts: dict[str, nn.Module] = {}
     if not isinstance(model.llm, PeftModel) and _trained(model.llm):
         parts["llm"] = model.llm
-    if model.vision is not None and _trained(model.vision):
+    if model.vision is not None and not isinstance(model.vision.tower, PeftModel) and _trained(model.vision):
         parts["vision"] = model.vision
     return parts
 
@@ -113,15 +122,15 @@ def load_strictly(part: nn.Module, tensors: dict[str, torch.Tensor], path: Path,
             own[name].copy_(value)
 
 
-def _load_adapter(llm: Any, path: Path) -> None:
+def _load_adapter(wrapped: Any, path: Path) -> None:
     tensors = read_tensors(path)
-    own = get_peft_model_state_dict(llm, save_embedding_layers=False)
+    own = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     check_names(set(own), set(tensors), path)
     for name, value in tensors.items():
         if own[name].shape != value.shape:
             message = f"'{name}' is {list(value.shape)} in the file, {list(own[name].shape)} here."
             raise CheckpointError(path, f"{message} It was trained with another rank or for another model.")
-    set_peft_model_state_dict(llm, tensors)
+    set_peft_model_state_dict(wrapped, tensors)
 
 
 def check_names(own: set[str], given: set[str], path: Path) -> None:

@@ -14,7 +14,7 @@ from peft import PeftModel
 
 from mmtune.errors import CheckpointError
 from mmtune.models.internlm2 import QKV, WQKV, llama_name, num_heads, split_wqkv, to_llama
-from mmtune.models.vision import ClipEncoder
+from mmtune.models.vision_towers import ClipEncoder
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import check_projector_size, load_strictly
 from mmtune.models.xtuner_files import Tensors, XTunerFile, read_xtuner
@@ -178,13 +178,11 @@ def _load_vision_adapter(model: VisionLanguageModel, tensors: Tensors, found: XT
     if not isinstance(encoder, ClipEncoder):
         message = "holds a LoRA on a CLIP tower, which this model does not have. Set model.vision.source: transformers"
         raise CheckpointError(found.path, f"{message} and model.vision.name: a CLIP folder.")
-    tower = encoder.tower
-    base: Any = tower.get_base_model() if isinstance(tower, PeftModel) else tower
-    renamed, left_out = vision_adapter_tensors(tensors, len(base.encoder.layers))
+    renamed, left_out = vision_adapter_tensors(tensors, len(encoder.base_tower.encoder.layers))
     if left_out:
         found.notes.append(f"the LoRA on {_blocks_in_words(left_out)}")
     settings = found.settings.get("vision_adapter", {})
-    load_lora(tower, renamed, found.path, settings, "model.vision", "model.vision.adapter")
+    load_lora(encoder.tower, renamed, found.path, settings, "model.vision", "model.vision.adapter")
 
 
 def _blocks_in_words(numbers: list[int]) -> str:

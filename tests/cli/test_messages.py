@@ -310,8 +310,8 @@ def test_an_image_for_a_model_of_text(mistake, ready):
             "model.vision.source=tranformers",
             "model.vision.source: unknown name 'tranformers'. Did you mean 'transformers'?",
         ),
-        ("model.vision.grid=3", "model.vision.grid: source 'transformers' has no such key. It takes: feature_layer."),
-        ("model.vision.name=nope", "model.vision.name: nope: no config.json there (resolved to "),
+        ("model.vision.grid=3", "source 'transformers' has no such key. It takes: feature_layer, image_size."),
+        ("model.vision.name=nope", "model.vision.name: 'nope' is no folder (resolved to "),
         (
             "model.vision.feature_layer=9",
             "model.vision.feature_layer: 9 is not a layer of this tower of 3 blocks. LLaVA takes -2.",

@@ -5,7 +5,7 @@ from PIL import Image
 
 from mmtune.data.images import ImageTransform, open_image, pad_to_square
 from mmtune.errors import DataError
-from mmtune.models.vision import CLIP_MEAN, CLIP_STD
+from mmtune.models.vision_towers import CLIP_MEAN, CLIP_STD
 
 CLIP_336 = ImageTransform(336, CLIP_MEAN, CLIP_STD)
 CLIP_COLOUR = (122, 116, 104)
