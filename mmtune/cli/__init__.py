@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mmtune import __version__
-from mmtune.cli import chat, compare, configs, inspect, recipe, train
+from mmtune.cli import chat, compare, configs, export, inspect, recipe, train
 from mmtune.errors import MMTuneError
 
-VERBS = (train, recipe, chat, compare, inspect, configs)
+VERBS = (train, recipe, chat, compare, export, inspect, configs)
 TAKES_OVERRIDES = ("pretrain", "finetune", "sft", "run", "inspect")
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
