@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmtune.errors import CheckpointError, ConfigError
-from mmtune.export import hf_llava
+from mmtune.export import adapter, hf_llava, merged
 from mmtune.export.output import add_facts, folder_size, prepare_output, use_default_modes
 from mmtune.export.parity import Parity, Probe, logits_of_parts, make_probes
 from mmtune.export.source import BASES, Source, open_run, unquantized_parts
@@ -36,6 +36,8 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     "hf-llava": Format(hf_llava.check, hf_llava.write, hf_llava.read_back),
+    "merged": Format(merged.check, merged.write, merged.read_back),
+    "adapter": Format(adapter.check, adapter.write, adapter.read_back, keeps_quantization=True),
 }
 
 
@@ -77,7 +79,7 @@ def export_run(
     prepare_output(output, facts, overwrite=overwrite)
     started = time.monotonic()
     if source.is_quantized and not chosen.keeps_quantization:
-        _choose_base(source)
+        add_facts(output, base=base, largest_logit_differences=_choose_base(source))
     probes = make_probes(source.parts)
     chosen.write(source, output)
     use_default_modes(output)
@@ -91,16 +93,19 @@ def export_run(
     return parity
 
 
-def _choose_base(source: Source) -> None:
-    """Put a 4-bit run on the base that was chosen, and say how far the bases are apart."""
+def _choose_base(source: Source) -> dict[str, float]:
+    """Put a 4-bit run on the base that was chosen; say and return how far the bases are apart."""
     probes = make_probes(source.parts)
     logits = {"4-bit": [probe.logits for probe in probes]}
     for base in sorted(BASES, key=lambda name: name == source.base):  # the chosen one last: it is kept
         chosen = unquantized_parts(source, base)
         logits[base] = [logits_of_parts(chosen, probe) for probe in probes]
     source.parts = chosen
+    found = {}
     for one, other in (("dequantized", "4-bit"), ("original", "4-bit"), ("original", "dequantized")):
         differences = [(a - b).abs() for a, b in zip(logits[one], logits[other], strict=True)]
         largest = max(float(difference.max()) for difference in differences)
         mean = sum(float(difference.mean()) for difference in differences) / len(differences)
         log.info("%s base against %s: logits differ by at most %.2e, mean %.2e", one, other, largest, mean)
+        found[f"{one} against {other}"] = largest
+    return found

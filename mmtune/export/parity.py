@@ -12,7 +12,7 @@ from PIL import Image
 from mmtune.build import Parts
 from mmtune.chat.generate import Decoding, embed_images, generate_ids
 from mmtune.chat.session import question_message
-from mmtune.conversation import Conversation
+from mmtune.conversation import Conversation, Message
 from mmtune.errors import CheckpointError
 
 TEXT_QUESTIONS = (
@@ -25,8 +25,9 @@ TEXT_QUESTIONS = (
     "Count: 1, 2, 3",
     "What do you eat?",
 )
-IMAGE_QUESTIONS = ("What is in this picture?", "Which colours do you see?")
-IMAGE_SIZES = ((48, 32), (30, 50))
+IMAGE_QUESTIONS = (("What is in this picture?", (48, 32)), ("Which colours do you see?", (30, 50)))
+"""Questions and the size of the picture that each is about."""
+
 MAX_NEW_TOKENS = 10
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 8e-2}
 """The largest difference of a logit that rounding explains, as a share of the largest logit."""
@@ -37,18 +38,23 @@ class Probe:
     """One question and what the run says to it.
 
     Attributes:
-        question: plain text.
+        message: the user turn.
         image: shown before the question, or None. Not square, so that padding counts.
         prompt_ids: int[T] as the run reads it, `IMAGE_TOKEN_ID` at the slots.
         answer_ids: int[A] greedy, the stop token included where it came.
         logits: float32[A + 1, V] that predict each answer id and what follows.
     """
 
-    question: str
+    message: Message
     image: Image.Image | None
     prompt_ids: list[int]
     answer_ids: list[int]
     logits: torch.Tensor
+
+    @property
+    def question(self) -> str:
+        """What is asked, without the line end that follows an image."""
+        return self.message.text.lstrip("\n")
 
 
 @dataclass(frozen=True)
@@ -96,11 +102,11 @@ def probe_image(size: tuple[int, int], seed: int) -> Image.Image:
 
 
 def make_probes(parts: Parts) -> list[Probe]:
-    """Ask the run: text questions, and for a model that sees as many about images."""
+    """Ask the run eight questions: about text, and for a model that sees, two of them about images."""
     asked: list[tuple[str, Image.Image | None]] = [(question, None) for question in TEXT_QUESTIONS]
     if parts.transform is not None:
-        pictures = [probe_image(size, seed) for seed, size in enumerate(IMAGE_SIZES)]
-        asked = [*asked[:4], *((question, picture) for question in IMAGE_QUESTIONS for picture in pictures)]
+        pictures = [(question, probe_image(size, seed)) for seed, (question, size) in enumerate(IMAGE_QUESTIONS)]
+        asked = [*asked[: -len(pictures)], *pictures]
     return [_ask(parts, question, picture) for question, picture in asked]
 
 
@@ -112,7 +118,7 @@ def _ask(parts: Parts, question: str, image: Image.Image | None) -> Probe:
     if image is not None and parts.transform is not None:
         embeds = embed_images(parts, parts.transform(image)[None])
     (answer,) = generate_ids(parts, [prompt], [embeds], Decoding(max_new_tokens=MAX_NEW_TOKENS))
-    return Probe(question, image, prompt, answer, run_logits(parts, prompt, answer, embeds))
+    return Probe(message, image, prompt, answer, run_logits(parts, prompt, answer, embeds))
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ QUESTION = "What colour is it?"
 TEMPLATES = {"internlm2": {"chat_template": "internlm2_chat"}, "bytes": {"chat_template": "chatml"}}
 TRAIN = {
     "per_device_train_batch_size": 3,
-    "max_steps": 12,
+    "max_steps": 10,
     "learning_rate": 0.02,
     "save_steps": 0,
     "device": "cpu",

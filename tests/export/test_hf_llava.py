@@ -67,5 +67,13 @@ def test_other_dtypes_are_written_as_asked(make_run, export):
 
 
 def test_what_it_cannot_hold_is_refused_in_one_line(make_run, refused):
-    message = refused(make_run("bytes", "sft"), "hf-llava")
-    assert message.endswith("was trained on text alone, and hf-llava holds a model that sees. Take --format merged or adapter.")  # fmt: skip
+    run = make_run("bytes", "sft")
+    assert refused(run, "hf-llava") == (
+        f"{run}: was trained on text alone, and hf-llava holds a model that sees. Take --format merged or adapter."
+    )
+    settings = {"source": "efficientnet", "name": "efficientnet_lite0"}
+    run = make_run("bytes", "pretrain", name="efficientnet", vision=settings)
+    assert refused(run, "hf-llava") == (
+        f"{run}: sees with 'efficientnet_lite0' (source efficientnet), and hf-llava holds CLIP towers alone."
+        " Take --format merged or adapter for its language model."
+    )
