@@ -16,7 +16,22 @@ UNUSED_TOKEN = re.compile(r"[\[<]\|?(?:unused|reserved)[a-z_ ]*\d+\|?[\]>]", re.
 """What vocabularies call tokens that nothing was trained on, such as `[UNUSED_TOKEN_0]`."""
 
 
-def jinja_template(template: ChatTemplate, bos: str | None) -> str:
+SAID_WITH_IMAGES = (
+    "{%- macro said(content) -%}{%- if content is string -%}{{- content -}}{%- else -%}"
+    "{%- for part in content if part.type == 'image' -%}{{- IMAGE_MARK -}}{%- endfor -%}"
+    "{%- for part in content if part.type == 'text' -%}{{- part.text -}}{%- endfor -%}"
+    "{%- endif -%}{%- endmacro -%}"
+)
+SAID_IN_TEXT = "{%- macro said(content) -%}{{- content -}}{%- endmacro -%}"
+DIALOGUE = (
+    "{{- OPENING -}}{%- for message in messages -%}"
+    "{%- if message.role == 'system' -%}{{- SYSTEM_BEFORE ~ said(message.content) ~ SYSTEM_AFTER -}}"
+    "{%- elif message.role == 'user' -%}{{- USER_BEFORE ~ said(message.content) ~ USER_AFTER -}}"
+    "{%- else -%}{{- said(message.content) ~ ANSWER_END -}}{%- endif -%}{%- endfor -%}"
+)
+
+
+def image_template(template: ChatTemplate, bos: str | None) -> str:
     """Return a chat template as a Jinja text that renders what `encode` encodes.
 
     The text around a user turn opens the assistant's turn, so a prompt is complete without `add_generation_prompt`.
@@ -26,25 +41,24 @@ def jinja_template(template: ChatTemplate, bos: str | None) -> str:
         template: the run's.
         bos: the tokenizer's BOS token, or None.
     """
-    opening = bos if template.bos and bos else ""
-    pieces = {"system": template.system.split("{text}"), "user": template.user.split("{text}")}
-    text = (
-        "{%- macro said(content) -%}{%- if content is string -%}{{- content -}}{%- else -%}"
-        "{%- for part in content if part.type == 'image' -%}{{- IMAGE_MARK -}}{%- endfor -%}"
-        "{%- for part in content if part.type == 'text' -%}{{- part.text -}}{%- endfor -%}"
-        "{%- endif -%}{%- endmacro -%}"
-        "{{- OPENING -}}{%- for message in messages -%}"
-        "{%- if message.role == 'system' -%}{{- SYSTEM_BEFORE ~ said(message.content) ~ SYSTEM_AFTER -}}"
-        "{%- elif message.role == 'user' -%}{{- USER_BEFORE ~ said(message.content) ~ USER_AFTER -}}"
-        "{%- else -%}{{- said(message.content) ~ ANSWER_END -}}{%- endif -%}{%- endfor -%}"
-    )
+    return _with_literals(SAID_WITH_IMAGES + DIALOGUE, template, bos)
+
+
+def text_template(template: ChatTemplate, bos: str | None) -> str:
+    """Return the same for programs that put images into the text themselves, such as llama.cpp."""
+    return _with_literals(SAID_IN_TEXT + DIALOGUE, template, bos)
+
+
+def _with_literals(text: str, template: ChatTemplate, bos: str | None) -> str:
+    before_system, after_system = template.system.split("{text}")
+    before_user, after_user = template.user.split("{text}")
     literals = {
         "IMAGE_MARK": f"{IMAGE_MARK}\n",
-        "OPENING": opening,
-        "SYSTEM_BEFORE": pieces["system"][0],
-        "SYSTEM_AFTER": pieces["system"][1],
-        "USER_BEFORE": pieces["user"][0],
-        "USER_AFTER": pieces["user"][1],
+        "OPENING": bos if template.bos and bos else "",
+        "SYSTEM_BEFORE": before_system,
+        "SYSTEM_AFTER": after_system,
+        "USER_BEFORE": before_user,
+        "USER_AFTER": after_user,
         "ANSWER_END": template.answer_end + template.separator,
     }
     names = re.compile("|".join(literals))
@@ -92,7 +106,7 @@ def plain_tokenizer(parts: Parts, image_id: int | None = None) -> PreTrainedToke
         model_max_length=tokenizer.model_max_length,
         clean_up_tokenization_spaces=False,
     )
-    fast.chat_template = jinja_template(parts.template, tokenizer.bos_token)
+    fast.chat_template = image_template(parts.template, tokenizer.bos_token)
     return fast
 
 

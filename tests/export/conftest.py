@@ -129,7 +129,6 @@ def alone(tmp_path):
         guard = "import sys\nsys.modules['mmtune'] = None  # importing it fails\n"
         path.write_text(guard + script)
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-        environment.pop("PYTHONPATH", None)
         command = [sys.executable, "-P", str(path), *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(tmp_path))
         assert done.returncode == 0, done.stderr
