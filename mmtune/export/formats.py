@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmtune.errors import CheckpointError, ConfigError
-from mmtune.export import adapter, gguf, hf_llava, merged
+from mmtune.export import adapter, gguf, hf_llava, merged, xtuner
 from mmtune.export.output import add_facts, folder_size, prepare_output, use_default_modes
 from mmtune.export.parity import Parity, Probe, logits_of_parts, make_probes
 from mmtune.export.source import BASES, Source, open_run, unquantized_parts
@@ -38,6 +38,7 @@ FORMATS: dict[str, Format] = {
     "hf-llava": Format(hf_llava.check, hf_llava.write, hf_llava.read_back),
     "merged": Format(merged.check, merged.write, merged.read_back),
     "adapter": Format(adapter.check, adapter.write, adapter.read_back, keeps_quantization=True),
+    "xtuner": Format(xtuner.check, xtuner.write, xtuner.read_back),
     "gguf": Format(gguf.check, gguf.write, gguf.read_back),
 }
 
