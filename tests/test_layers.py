@@ -35,8 +35,9 @@ MAY_IMPORT = {
     "chat": BUILT,
     "training": BUILT,
     "evaluate": BUILT | {"chat"},
+    "export": BUILT | {"chat"},
     "recipe": BUILT | {"training", "evaluate", "chat"},
-    "cli": BUILT | {"training", "evaluate", "chat", "recipe", "convert", "__init__"},
+    "cli": BUILT | {"training", "evaluate", "export", "chat", "recipe", "convert", "__init__"},
     "__main__": {"cli"},
 }
 """Module or package of mmtune -> what of mmtune it may import, at the top of a file or inside a function."""
