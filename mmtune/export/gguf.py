@@ -43,7 +43,7 @@ def check(source: Source) -> None:
     gguf_vocabulary(source.parts.tokenizer, config.vocab_size, place)
     if source.parts.model.vision is None:
         return
-    tower = require_vision(source, "gguf").tower
+    tower = require_vision(source, "gguf").base_tower
     if len(plain_projector(source)) != 2:
         raise ModelError(place, "its projector is linear; llama.cpp has mlp2x_gelu alone. Take --format hf-llava.")
     if tower.config.hidden_act not in ACTIVATIONS:

@@ -13,7 +13,7 @@ from transformers import CLIPVisionModel, PreTrainedModel
 from mmtune.build import Parts, build_parts, choose_device, load_run
 from mmtune.errors import CheckpointError
 from mmtune.models.language import DTYPES, llm_folder
-from mmtune.models.vision import ClipEncoder
+from mmtune.models.vision_towers import ClipEncoder
 from mmtune.models.weights import load_weights
 from mmtune.run_folder import read_config
 from mmtune.schema import Config
@@ -133,18 +133,24 @@ def require_vision(source: Source, target: str) -> ClipEncoder:
     return vision
 
 
+def trained_tower(vision: ClipEncoder) -> Any:
+    """Return the tower as it sees: itself, or a copy with its adapter merged."""
+    tower = vision.tower
+    return copy.deepcopy(tower).merge_and_unload() if isinstance(tower, PeftModel) else tower
+
+
 @torch.no_grad()
 def plain_tower(vision: ClipEncoder, dtype: torch.dtype) -> CLIPVisionModel:
     """Return a tower that ends with the selected block, so that its layer -1 is the one the projector was trained on.
 
     Its post-LN, which LLaVA never runs, has new weights.
     """
-    config = copy.deepcopy(vision.tower.config)
-    config.num_hidden_layers = len(vision.tower.encoder.layers)
+    trained = trained_tower(vision)
+    config = copy.deepcopy(trained.config)
+    config.num_hidden_layers = len(trained.encoder.layers)
     config.dtype = dtype
     tower: Any = CLIPVisionModel(config)
-    weights = vision.tower.state_dict()
-    missing, unknown = tower.load_state_dict(weights, strict=False)
+    missing, unknown = tower.load_state_dict(trained.state_dict(), strict=False)
     assert not unknown, unknown
     assert all(name.startswith("post_layernorm") for name in missing), missing
     return tower.to(dtype).eval()

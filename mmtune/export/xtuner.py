@@ -10,11 +10,12 @@ from transformers import CLIPVisionModel
 from mmtune.errors import CheckpointError
 from mmtune.export import adapter, merged
 from mmtune.export.adapter import CONFIG_FILE, WEIGHTS_FILE
-from mmtune.export.source import Source, plain_projector, require_vision
+from mmtune.export.source import Source, plain_projector, require_vision, trained_tower
 from mmtune.export.xtuner_lora import adapter_config, fused_loras, loras_of
 from mmtune.export.xtuner_reader import read_back
 from mmtune.models.internlm2 import MODEL_TYPE
 from mmtune.models.json_files import read_json
+from mmtune.models.vision_towers import tower_folder
 from mmtune.models.weights import ADAPTER_FOLDER, write_tensors
 from mmtune.run_folder import write_json
 
@@ -31,6 +32,11 @@ def check(source: Source) -> None:
         CheckpointError: no CLIP tower, or an adapter that is no plain LoRA on linear layers.
     """
     require_vision(source, "xtuner")
+    vision = source.config.model.vision
+    assert vision is not None
+    if vision.source != "transformers":
+        message = f"its encoder is of source {vision.source}, and XTuner loads CLIP folders of transformers alone."
+        raise CheckpointError(source.folder, f"{message} Take --format hf-llava.")
     source.base = "original"  # the adapter stays apart, on the base as it is released
     if source.config.model.adapter is None:
         return
@@ -52,7 +58,7 @@ def check(source: Source) -> None:
 def write(source: Source, folder: Path) -> None:
     """Write `projector/` and, where they were trained, `llm_adapter/` or `llm/`, and `visual_encoder/`."""
     model = source.config.model
-    if model.vision is not None and model.vision.tune == "full":
+    if model.vision is not None and model.vision.tune != "frozen":
         _write_vision(source, folder / "visual_encoder")
     _write_projector(source, folder / "projector")
     if model.adapter is not None:
@@ -109,13 +115,14 @@ def _write_projector(source: Source, folder: Path) -> None:
 
 
 def _write_vision(source: Source, folder: Path) -> None:
-    """Write the whole tower with the blocks that were trained; those after the selected one are as they were."""
+    """Write the whole tower, an adapter merged; the blocks after the selected one are as they were."""
     config = source.config.model.vision
     assert config is not None
-    tower: Any = CLIPVisionModel.from_pretrained(config.name, local_files_only=True)
-    _, unknown = tower.load_state_dict(require_vision(source, "xtuner").tower.state_dict(), strict=False)
+    base = tower_folder(config.name, source.config.model.hub)
+    tower: Any = CLIPVisionModel.from_pretrained(base, local_files_only=True)
+    _, unknown = tower.load_state_dict(trained_tower(require_vision(source, "xtuner")).state_dict(), strict=False)
     assert not unknown, unknown
     tower.to(source.dtype).save_pretrained(folder)
-    preprocessor = Path(config.name) / "preprocessor_config.json"
+    preprocessor = base / "preprocessor_config.json"
     if preprocessor.is_file():
         shutil.copyfile(preprocessor, folder / preprocessor.name)

@@ -17,6 +17,7 @@ from mmtune.export.source import Source
 from mmtune.models.checkpoint_files import read_weights
 from mmtune.models.internlm2 import MODEL_TYPE, llama_config, num_heads, to_llama
 from mmtune.models.json_files import read_json
+from mmtune.models.vision_towers import tower_folder
 
 
 def read_back(source: Source, folder: Path, probes: list[Probe]) -> Parity:
@@ -26,7 +27,9 @@ def read_back(source: Source, folder: Path, probes: list[Probe]) -> Parity:
     assert config is not None
     assert transform is not None
     own = folder / "visual_encoder"
-    tower: Any = CLIPVisionModel.from_pretrained(own if own.is_dir() else config.name, dtype=torch.float32)
+    tower: Any = CLIPVisionModel.from_pretrained(
+        own if own.is_dir() else tower_folder(config.name, source.config.model.hub), dtype=torch.float32
+    )
     projector: Any = AutoModel.from_pretrained(folder / "projector", trust_remote_code=True, dtype=torch.float32)
     layer = -2 if config.feature_layer is None else config.feature_layer
 
