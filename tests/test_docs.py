@@ -42,8 +42,8 @@ def test_both_readmes_have_the_same_data_and_configs():
 
 def test_the_readmes_show_every_verb():
     verbs = {words[0] for words in commands_of(READMES[0])}
-    assert verbs == {"pretrain", "finetune", "sft", "run", "chat", "compare", "inspect", "configs"}
-    assert len(VERBS) == 6  # one module holds the three verbs of training
+    assert verbs == {"pretrain", "finetune", "sft", "run", "chat", "compare", "export", "inspect", "configs"}
+    assert len(VERBS) == 7  # one module holds the three verbs of training
 
 
 @pytest.mark.parametrize(("document", "words"), COMMANDS, ids=name_of)
