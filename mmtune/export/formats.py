@@ -69,8 +69,8 @@ def export_run(
         overwrite: replace an export that is there.
 
     Raises:
-        MMTuneError: the run cannot be read or held by the format, the folder is not empty, or the export answers
-            otherwise than the run. It is kept then.
+        MMTuneError: the format cannot hold the run, the folder is not empty, or the export, which is kept then,
+            answers otherwise.
     """
     chosen = lookup(FORMATS, format_name, "--format")
     if layout != "llama" and format_name != "merged":
@@ -79,9 +79,16 @@ def export_run(
     chosen.check(source)
     facts = {"format": format_name, "run": str(run), "dtype": str(source.dtype).removeprefix("torch.")}
     prepare_output(output, facts, overwrite=overwrite)
+    parity = _write_and_compare(source, chosen, output)
+    if not parity.holds:
+        raise CheckpointError(output, f"does not answer as {run} does: {parity}. It is kept; do not use it.")
+    return parity
+
+
+def _write_and_compare(source: Source, chosen: Format, output: Path) -> Parity:
     started = time.monotonic()
     if source.is_quantized and not chosen.keeps_quantization:
-        add_facts(output, base=base, largest_logit_differences=_choose_base(source))
+        add_facts(output, base=source.base, largest_logit_differences=_choose_base(source))
     probes = make_probes(source.parts)
     chosen.write(source, output)
     use_default_modes(output)
@@ -90,8 +97,6 @@ def export_run(
     gc.collect()
     parity = chosen.read_back(source, output, probes)
     add_facts(output, parity=str(parity))
-    if not parity.holds:
-        raise CheckpointError(output, f"does not answer as {run} does: {parity}. It is kept; do not use it.")
     return parity
 
 

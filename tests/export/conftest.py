@@ -62,8 +62,10 @@ def make_run(bench):
         if verb != "pretrain":
             parts["adapter"] = {"kind": "lora", "r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
         if verb == "finetune":
-            first = {key: value for key, value in model.items() if key in ("vision", "projector")}
-            parts["init_from"] = str(make(base, "pretrain", name and f"{name}-pretrain", settings, **first))
+            kept = [key for key in ("vision", "projector") if key in model]
+            first = {key: {k: v for k, v in model[key].items() if k != "tune"} for key in kept}
+            frozen = {key: value for key, value in (settings or {}).items() if key != "tune"}
+            parts["init_from"] = str(make(base, "pretrain", name and f"{name}-pretrain", frozen, **first))
         config = {
             "model": parts | model,
             "data": {"train": [{"path": str(bench / ("text.json" if is_text else "data.json"))}], "max_length": 256},

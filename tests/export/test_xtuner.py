@@ -76,6 +76,23 @@ def test_a_pretrain_run_is_a_projector_alone(make_run, export):
     assert sorted(path.name for path in folder.iterdir()) == ["mmtune_export.json", "projector"]
 
 
+def test_a_4_bit_run_is_compared_on_the_original_base(make_run, export):
+    run = make_run("internlm2", name="nf4", settings={"quantization": "nf4"})
+    folder, told = export(run, "xtuner")
+    assert "8 of 8 greedy answers equal" in told
+    assert json.loads((folder / "mmtune_export.json").read_text())["base"] == "original"
+
+
+@pytest.mark.parametrize("base", ["internlm2", "bytes"])
+def test_parts_trained_in_full_are_written_whole(base, make_run, export, bench):
+    parts = {"vision": {"source": "transformers", "name": str(bench / "clip"), "tune": "full"}, "adapter": None}
+    run = make_run(base, name=f"{base}-full", settings={"tune": "full"}, **parts)
+    folder, told = export(run, "xtuner")
+    assert "8 of 8 greedy answers equal" in told
+    names = ["llm", "mmtune_export.json", "projector", "visual_encoder"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
 @pytest.mark.parametrize("given", [("q_proj", "k_proj", "v_proj"), ("q_proj", "v_proj")])
 def test_fused_updates_split_into_the_given_ones(given):
     from types import SimpleNamespace
