@@ -23,7 +23,8 @@ def make_models(folder: Path, size: str) -> tuple[Path, Path]:
     """Writes a random InternLM2 and a random CLIP tower; returns their folders."""
     import torch
 
-    from mmtune.testing import CLIP_L_336_SHAPE, INTERNLM2_SHAPE, write_internlm2, write_tiny_clip
+    from mmtune.testing import INTERNLM2_SHAPE, write_internlm2, write_tiny_clip
+    from mmtune.testing_vision import CLIP_L_336_SHAPE
 
     is_full = size == "full"
     llm, clip = folder / "internlm2-random", folder / "clip-random"

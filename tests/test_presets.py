@@ -12,7 +12,8 @@ from mmtune.models.projector import Projector
 from mmtune.models.vision_towers import ClipEncoder
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.shipped import shipped_configs
-from mmtune.testing import CLIP_L_336_SHAPE, INTERNLM2_SHAPE, write_internlm2
+from mmtune.testing import INTERNLM2_SHAPE, write_internlm2
+from mmtune.testing_vision import CLIP_L_336_SHAPE
 
 PROJECTOR = 6_295_552
 VISION_R64 = 27_131_904

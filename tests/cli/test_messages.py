@@ -205,7 +205,10 @@ def test_a_wrong_command_line_ends_with_code_2(capsys, command, words):
         ("sft x.yaml --cfg-options lr=1", "Here: section.name=value."),
         ("trian x.yaml", "trian: no such verb. Did you mean 'train'? Here: mmtune pretrain CONFIG,"),
         ("pretrian x.yaml", "pretrian: no such verb. Did you mean 'pretrain'?"),
-        ("zzz", "zzz: no such verb. Known: pretrain, finetune, sft, run, chat, compare, inspect, configs, convert."),
+        (
+            "zzz",
+            "zzz: no such verb. Known: pretrain, finetune, sft, run, chat, compare, export, inspect, configs, convert.",
+        ),
         ("help", "help: a verb of XTuner. Here: mmtune --help."),
     ],
 )

@@ -63,7 +63,7 @@ def make_run(bench):
             parts["adapter"] = {"kind": "lora", "r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
         if verb == "finetune":
             kept = [key for key in ("vision", "projector") if key in model]
-            first = {key: {k: v for k, v in model[key].items() if k != "tune"} for key in kept}
+            first = {key: {k: v for k, v in model[key].items() if k not in ("tune", "adapter")} for key in kept}
             frozen = {key: value for key, value in (settings or {}).items() if key != "tune"}
             parts["init_from"] = str(make(base, "pretrain", name and f"{name}-pretrain", frozen, **first))
         config = {
