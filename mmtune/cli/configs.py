@@ -30,9 +30,10 @@ def run(args: argparse.Namespace) -> int:
     from mmtune.shipped import find_config, shipped_configs
 
     if args.action == "list":
-        for name, path in shipped_configs().items():
-            if args.pattern.lower() in name.lower():
-                print(f"{name:24} {_summary(path)}".rstrip())
+        found = {name: path for name, path in shipped_configs().items() if args.pattern.lower() in name.lower()}
+        width = max(map(len, found), default=0)
+        for name, path in found.items():
+            print(f"{name:{width}}  {_summary(path)}".rstrip())
     elif args.action == "show":
         print(find_config(args.name).read_text(encoding="utf-8"), end="")
     else:
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 def _summary(path: Any) -> str:
     """Return the first line of a config's opening comment."""
     first = path.read_text(encoding="utf-8").split("\n", 1)[0]
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+    return first.removeprefix("#").partition(" mmtune ")[0].strip() if first.startswith("#") else ""
 
 
 def _copy(source: Any, target: str) -> None:
