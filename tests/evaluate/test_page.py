@@ -216,12 +216,12 @@ def test_does_not_claim_that_it_looks_when_intervals_overlap(report, tmp_path):
         score("all", "base", "none", 20, low=0.2, high=0.4),
         score("all", "finetune", "image", 30, low=0.38, high=0.6),
         score("all", "finetune", "shuffled", 25, low=0.3, high=0.55),
-        score("where", "finetune", "image", 0, 0),
+        score("placement", "finetune", "image", 0, 0),
     ]
     page = read_page(report, tmp_path)
     assert "do not show that it looks" in page.text
     assert "This one looks" not in page.text
-    assert "where" not in page.text
+    assert "placement" not in page.text
 
 
 def test_cards_can_all_be_read_without_scripts(report, tmp_path):
