@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmtune.cli import main
+from mmtune.testing import write_internlm2
 
 
 @pytest.fixture
@@ -511,3 +512,37 @@ def test_traceback_shows_where_an_error_arose(desk):
 
     with pytest.raises(CheckpointError):
         main(["chat", "nope", "--traceback"])
+
+
+# InternLM2's folders
+
+
+@pytest.fixture
+def internlm2(desk):
+    return write_internlm2(desk / "internlm2")
+
+
+def test_a_missing_shard(mistake, ready, internlm2):
+    (internlm2 / "model-00002-of-00002.safetensors").unlink()
+    message = mistake("pretrain", ready, f"model.llm.name_or_path={internlm2}")
+    assert "model-00002-of-00002.safetensors: no such file, though model.safetensors.index.json names it." in message
+    assert message.endswith("Download this shard again.")
+
+
+def test_a_shard_that_is_cut_off(mistake, ready, internlm2):
+    path = internlm2 / "model-00001-of-00002.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    message = mistake("pretrain", ready, f"model.llm.name_or_path={internlm2}")
+    assert message.startswith(f"{path}: broken or cut off (")
+    assert message.endswith("Download this file again.")
+
+
+def test_an_adapter_for_another_model(mistake, ready, data_file, record, internlm2):
+    data_file(record("Who?", "A model."), name="text.json")
+    text = ["model.vision=null", "model.projector=null", "data.train.0.path=text.json", "model.adapter.r=2"]
+    text.append("model.llm.tune=adapter")
+    assert main(["sft", ready, *text]) == 0
+    other = [f"model.llm.name_or_path={internlm2}", "train.output_dir=other", "model.init_from=run"]
+    message = mistake("sft", ready, *text, *other)
+    assert message.startswith("run/adapter/adapter_model.safetensors: 'base_model.model.model.layers.0")
+    assert message.endswith("It was trained with another rank or for another model.")
