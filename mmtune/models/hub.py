@@ -8,12 +8,17 @@ from typing import Any
 from mmtune.errors import ModelError
 
 UNWANTED_FILES = ["*.msgpack", "*.h5", "*.onnx", "*.gguf", "*.ot"]
+FILE_ENDINGS = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".json")
 HUBS = ("huggingface", "modelscope")
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a name has the form `owner/model` and not that of a path."""
-    return name.count("/") == 1 and not name.startswith((".", "~", "/")) and not Path(name).suffix
+    """Whether a name has the form `owner/model` and not that of a path.
+
+    >>> is_hub_name("Qwen/Qwen2.5-1.5B-Instruct"), is_hub_name("models/llm.gguf"), is_hub_name("./models/llm")
+    (True, False, False)
+    """
+    return name.count("/") == 1 and not name.startswith((".", "~", "/")) and not name.endswith(FILE_ENDINGS)
 
 
 def hub_folder(name: str, hub: str, place: str) -> Path:

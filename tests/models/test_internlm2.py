@@ -11,6 +11,7 @@ from mmtune.conversation import Conversation, Message
 from mmtune.data.encode import encode
 from mmtune.data.template import TEMPLATES
 from mmtune.errors import ModelError
+from mmtune.models.hub import is_hub_name
 from mmtune.models.internlm2 import fuse_wqkv, llama_config, split_wqkv, to_internlm2, to_llama
 from mmtune.models.language import load_llm, load_tokenizer
 from mmtune.testing import INTERNLM2_SHAPE, write_internlm2
@@ -259,3 +260,13 @@ def test_a_hub_name_that_is_not_to_be_had_says_where_it_was_looked_for(monkeypat
         load("someone/model")
     with pytest.raises(ModelError, match="modelscope needs its client"):
         load("someone/model", hub="modelscope")
+
+
+@pytest.mark.parametrize("name", ["internlm/internlm2-chat-1_8b", "Qwen/Qwen2.5-1.5B-Instruct"])
+def test_a_name_with_points_is_a_hub_name(name):
+    assert is_hub_name(name)
+
+
+@pytest.mark.parametrize("name", ["models/llm.gguf", "./models/llm", "~/models/llm", "/models/llm", "llm", "a/b/c"])
+def test_a_path_is_no_hub_name(name):
+    assert not is_hub_name(name)
