@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmtune.build import Parts
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.export import adapter, gguf, hf_llava, merged, xtuner
 from mmtune.export.output import add_facts, folder_size, prepare_output, use_default_modes
@@ -104,9 +105,13 @@ def _choose_base(source: Source) -> dict[str, float]:
     """Put a 4-bit run on the base that was chosen; say and return how far the bases are apart."""
     probes = make_probes(source.parts)
     logits = {"4-bit": [probe.logits for probe in probes]}
+    chosen: Parts | None = None
     for base in sorted(BASES, key=lambda name: name == source.base):  # the chosen one last: it is kept
+        chosen = None  # the first base goes before the second comes: each is a whole 16- or 32-bit model
+        gc.collect()
         chosen = unquantized_parts(source, base)
         logits[base] = [logits_of_parts(chosen, probe) for probe in probes]
+    assert chosen is not None
     source.parts = chosen
     found = {}
     for one, other in (("dequantized", "4-bit"), ("original", "4-bit"), ("original", "dequantized")):
