@@ -11,7 +11,7 @@ from peft import PeftModel
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.export.chat_format import plain_tokenizer
 from mmtune.export.merged import chat_ids, write_llama
-from mmtune.export.parity import Parity, Probe, compare, logits_of_llm, require_same_ids
+from mmtune.export.parity import Parity, Probe, compare_text
 from mmtune.export.source import Source
 from mmtune.models.hub import is_hub_name
 from mmtune.models.internlm2 import MODEL_TYPE
@@ -104,9 +104,4 @@ def read_back(source: Source, folder: Path, probes: list[Probe]) -> Parity:
     llm = PeftModel.from_pretrained(loaded, str(folder)).eval()
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     reader = f"peft {peft.__version__}"
-
-    def read(probe: Probe) -> torch.Tensor:
-        require_same_ids(folder, probe, chat_ids(tokenizer, probe.question), None, reader)
-        return logits_of_llm(llm, probe)
-
-    return compare([probe for probe in probes if probe.image is None], read, reader, source.dtype)
+    return compare_text(folder, probes, llm, lambda probe: chat_ids(tokenizer, probe.question), reader, source.dtype)

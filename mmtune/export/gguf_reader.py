@@ -9,7 +9,6 @@ import transformers
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from mmtune.conversation import IMAGE_TOKEN_ID
 from mmtune.export.gguf_tensors import VISION_NAMES, gguf_name
 from mmtune.export.parity import Parity, Probe, compare, logits_of_llm
 from mmtune.export.source import Source
@@ -31,12 +30,7 @@ def read_back(source: Source, folder: Path, probes: list[Probe]) -> Parity:
     def read(probe: Probe) -> torch.Tensor:
         if probe.image is None or sees is None or transform is None:
             return logits_of_llm(llm, probe)
-        ids = torch.tensor([probe.prompt_ids + probe.answer_ids])
-        slots = ids == IMAGE_TOKEN_ID
-        embeds = llm.get_input_embeddings()(ids.masked_fill(slots, 0))
-        embeds = embeds.masked_scatter(slots[..., None], sees(transform(probe.image)[None]))
-        kept = len(probe.answer_ids) + 1
-        return llm(inputs_embeds=embeds, use_cache=False, logits_to_keep=kept).logits[0]
+        return logits_of_llm(llm, probe, sees(transform(probe.image)[None]))
 
     return compare(probes, read, f"transformers {transformers.__version__} (gguf_file=)", source.dtype)
 

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor, PreTrainedModel
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from mmtune.data.images import ImageTransform
+from mmtune.data.images import RESAMPLING, ImageTransform
 from mmtune.export.chat_format import IMAGE_MARK, choose_image_id, generation_config, plain_tokenizer
 from mmtune.export.parity import Parity, Probe, compare, require_same_ids
 from mmtune.export.source import Source, merged_llm, plain_projector, plain_tower, require_vision
@@ -98,7 +98,7 @@ def _image_processor(transform: ImageTransform) -> LlavaImageProcessorPil:
         do_pad=True,
         do_resize=True,
         size={"shortest_edge": side},
-        resample={"bilinear": 2, "bicubic": 3}[transform.resample],
+        resample=int(RESAMPLING[transform.resample]),
         do_center_crop=True,
         crop_size={"height": side, "width": side},
         image_mean=list(transform.mean),

@@ -13,7 +13,7 @@ from mmtune.conversation import Conversation
 from mmtune.data.encode import encode
 from mmtune.errors import ConfigError
 from mmtune.export.chat_format import generation_config, plain_tokenizer
-from mmtune.export.parity import Parity, Probe, compare, logits_of_llm, require_same_ids
+from mmtune.export.parity import Parity, Probe, compare_text
 from mmtune.export.source import Source, merged_llm
 from mmtune.models.internlm2 import MODEL_TYPE, num_heads, to_internlm2
 from mmtune.models.json_files import read_json
@@ -66,18 +66,12 @@ def _write_internlm2(llm: Any, base: Path, folder: Path) -> None:
 
 def read_back(source: Source, folder: Path, probes: list[Probe]) -> Parity:
     """Ask the export: with transformers alone, or InternLM2's layout with mmtune."""
-    probes = [probe for probe in probes if probe.image is None]
     if source.layout == "internlm2":
         return _read_internlm2(source, folder, probes)
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     llm: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=source.dtype)
     reader = f"transformers {transformers.__version__}"
-
-    def read(probe: Probe) -> torch.Tensor:
-        require_same_ids(folder, probe, chat_ids(tokenizer, probe.question), None, reader)
-        return logits_of_llm(llm, probe)
-
-    return compare(probes, read, reader, source.dtype)
+    return compare_text(folder, probes, llm, lambda probe: chat_ids(tokenizer, probe.question), reader, source.dtype)
 
 
 def chat_ids(tokenizer: Any, question: str) -> list[int]:
@@ -91,10 +85,9 @@ def _read_internlm2(source: Source, folder: Path, probes: list[Probe]) -> Parity
     llm = load_llm(str(folder), dtype=source.dtype, device=torch.device("cpu"))
     reader = "mmtune (transformers 5 cannot run InternLM2's own code)"
 
-    def read(probe: Probe) -> torch.Tensor:
+    def read_ids(probe: Probe) -> list[int]:
         prompt = Conversation((probe.message,))
-        sample = encode(prompt, source.parts.template, tokenizer, num_image_tokens=0, add_generation_prompt=True)
-        require_same_ids(folder, probe, sample.input_ids, None, reader)
-        return logits_of_llm(llm, probe)
+        template = source.parts.template
+        return encode(prompt, template, tokenizer, num_image_tokens=0, add_generation_prompt=True).input_ids
 
-    return compare(probes, read, reader, source.dtype)
+    return compare_text(folder, probes, llm, read_ids, reader, source.dtype)

@@ -14,6 +14,7 @@ from mmtune.chat.generate import Decoding, embed_images, generate_ids
 from mmtune.chat.session import question_message
 from mmtune.conversation import Conversation, Message
 from mmtune.errors import CheckpointError
+from mmtune.models.vlm import VisionLanguageModel
 
 TEXT_QUESTIONS = (
     "What is the capital of France?",
@@ -114,9 +115,7 @@ def make_probes(parts: Parts) -> list[Probe]:
 def _ask(parts: Parts, question: str, image: Image.Image | None) -> Probe:
     message = question_message(question, ("probe",) if image is not None else ())
     prompt = parts.encode(Conversation((message,)), add_generation_prompt=True).input_ids
-    embeds = None
-    if image is not None and parts.transform is not None:
-        embeds = embed_images(parts, parts.transform(image)[None])
+    embeds = _image_embeds(parts, image)
     (answer,) = generate_ids(parts, [prompt], [embeds], Decoding(max_new_tokens=MAX_NEW_TOKENS))
     return Probe(message, image, prompt, answer, run_logits(parts, prompt, answer, embeds))
 
@@ -139,17 +138,59 @@ def run_logits(parts: Parts, prompt: list[int], answer: list[int], embeds: torch
 
 def logits_of_parts(parts: Parts, probe: Probe) -> torch.Tensor:
     """Return the logits of other parts for a probe, image included."""
-    embeds = None
-    if probe.image is not None and parts.transform is not None:
-        embeds = embed_images(parts, parts.transform(probe.image)[None])
-    return run_logits(parts, probe.prompt_ids, probe.answer_ids, embeds)
+    return run_logits(parts, probe.prompt_ids, probe.answer_ids, _image_embeds(parts, probe.image))
+
+
+def _image_embeds(parts: Parts, image: Image.Image | None) -> torch.Tensor | None:
+    if image is None or parts.transform is None:
+        return None
+    return embed_images(parts, parts.transform(image)[None])
 
 
 @torch.inference_mode()
-def logits_of_llm(llm: Any, probe: Probe) -> torch.Tensor:
-    """Return the logits of a causal language model of transformers for a probe of text."""
+def logits_of_llm(llm: Any, probe: Probe, image_embeds: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the logits of a causal language model of transformers for a probe.
+
+    Args:
+        llm: read back from an export.
+        probe: of text, or with `image_embeds`.
+        image_embeds: of the probe's image float[1, tokens, hidden_size], as the export sees it.
+    """
     ids = torch.tensor([probe.prompt_ids + probe.answer_ids], device=llm.device)
-    return llm(input_ids=ids, use_cache=False, logits_to_keep=len(probe.answer_ids) + 1).logits[0].float().cpu()
+    kept = len(probe.answer_ids) + 1
+    if image_embeds is None:  # by ids, as its users ask it
+        return llm(input_ids=ids, use_cache=False, logits_to_keep=kept).logits[0].float().cpu()
+    embeds = VisionLanguageModel(llm).embed(ids, image_embeds)
+    return llm(inputs_embeds=embeds, use_cache=False, logits_to_keep=kept).logits[0].float().cpu()
+
+
+def compare_text(
+    folder: Path,
+    probes: list[Probe],
+    llm: Any,
+    read_ids: Callable[[Probe], list[int]],
+    reader: str,
+    dtype: torch.dtype,
+) -> Parity:
+    """Compare a language model read back from an export on the probes of text, their ids first.
+
+    Args:
+        folder: of the export, for messages.
+        probes: what the run said; those with an image are left out.
+        llm: read back, a causal language model of transformers.
+        read_ids: what the export's tokenizer makes of a probe's prompt, int[T].
+        reader: what reads the export.
+        dtype: of the export's weights.
+
+    Raises:
+        CheckpointError: the tokenizer gives other ids.
+    """
+
+    def read(probe: Probe) -> torch.Tensor:
+        require_same_ids(folder, probe, read_ids(probe), None, reader)
+        return logits_of_llm(llm, probe)
+
+    return compare([probe for probe in probes if probe.image is None], read, reader, dtype)
 
 
 def compare(probes: list[Probe], read: Reader, reader: str, dtype: torch.dtype) -> Parity:

@@ -120,8 +120,8 @@ def _write_vision(source: Source, folder: Path) -> None:
     assert config is not None
     base = tower_folder(config.name, source.config.model.hub)
     tower: Any = CLIPVisionModel.from_pretrained(base, local_files_only=True)
-    _, unknown = tower.load_state_dict(trained_tower(require_vision(source, "xtuner")).state_dict(), strict=False)
-    assert not unknown, unknown
+    trained = trained_tower(require_vision(source, "xtuner"))
+    tower.load_state_dict(tower.state_dict() | trained.state_dict())
     tower.to(source.dtype).save_pretrained(folder)
     preprocessor = base / "preprocessor_config.json"
     if preprocessor.is_file():

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, CLIPVisionModel, LlamaForCausalLM
 
-from mmtune.conversation import IMAGE_TOKEN_ID
 from mmtune.errors import CheckpointError
 from mmtune.export.parity import Parity, Probe, compare, logits_of_llm
 from mmtune.export.source import Source
@@ -30,6 +29,7 @@ def read_back(source: Source, folder: Path, probes: list[Probe]) -> Parity:
     tower: Any = CLIPVisionModel.from_pretrained(
         own if own.is_dir() else tower_folder(config.name, source.config.model.hub), dtype=torch.float32
     )
+    # As the loaders of this layout do it; the code that is run is this package's own, copied there by the export.
     projector: Any = AutoModel.from_pretrained(folder / "projector", trust_remote_code=True, dtype=torch.float32)
     layer = -2 if config.feature_layer is None else config.feature_layer
 
@@ -38,12 +38,7 @@ def read_back(source: Source, folder: Path, probes: list[Probe]) -> Parity:
         if probe.image is None:
             return logits_of_llm(llm, probe)
         states = tower(transform(probe.image)[None], output_hidden_states=True).hidden_states
-        ids = torch.tensor([probe.prompt_ids + probe.answer_ids])
-        slots = ids == IMAGE_TOKEN_ID
-        embeds = llm.get_input_embeddings()(ids.masked_fill(slots, 0))
-        embeds = embeds.masked_scatter(slots[..., None], projector(states[layer][:, 1:]))
-        kept = len(probe.answer_ids) + 1
-        return llm(inputs_embeds=embeds, use_cache=False, logits_to_keep=kept).logits[0]
+        return logits_of_llm(llm, probe, projector(states[layer][:, 1:]))
 
     return compare(probes, read, f"peft {peft.__version__} on the base's own layout", source.dtype)
 

@@ -61,10 +61,12 @@ def load_weights(model: VisionLanguageModel, folder: Path, *, parts: tuple[str, 
             check_projector_size(tensors, model.projector, folder)
             load_strictly(model.projector, tensors, folder / PROJECTOR_FILE)
         elif part == "adapter":
-            _load_adapter(model.llm, folder / ADAPTER_FOLDER / ADAPTER_FILE)
+            path = folder / ADAPTER_FOLDER / ADAPTER_FILE
+            load_adapter(model.llm, read_tensors(path), path)
         elif part == "vision_adapter":
             assert model.vision is not None
-            _load_adapter(model.vision.tower, folder / VISION_ADAPTER_FOLDER / ADAPTER_FILE)
+            path = folder / VISION_ADAPTER_FOLDER / ADAPTER_FILE
+            load_adapter(model.vision.tower, read_tensors(path), path)
         else:
             path = folder / f"{part}.safetensors"
             load_strictly(getattr(model, part), read_tensors(path), path, trained_only=True)
@@ -112,33 +114,38 @@ def load_strictly(part: nn.Module, tensors: dict[str, torch.Tensor], path: Path,
         CheckpointError: names are missing or left over, or a shape differs.
     """
     own = _trained(part) if trained_only else part.state_dict()
-    check_names(set(own), set(tensors), path)
-    for name, value in tensors.items():
-        if own[name].shape != value.shape:
-            message = f"'{name}' is {list(value.shape)} in the file, {list(own[name].shape)} in this model."
-            raise CheckpointError(path, f"{message} It was trained for another model.")
+    _check_tensors(own, tensors, path, "It was trained for another model.")
     with torch.no_grad():
         for name, value in tensors.items():
             own[name].copy_(value)
 
 
-def _load_adapter(wrapped: Any, path: Path) -> None:
-    tensors = read_tensors(path)
+def load_adapter(wrapped: Any, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Load tensors into the adapter of a part, whose names and shapes must be the same.
+
+    Args:
+        wrapped: a PeftModel.
+        tensors: by PEFT's names in files, without the adapter's name.
+        path: where they come from, for errors.
+
+    Raises:
+        CheckpointError: names are missing or left over, or a shape differs.
+    """
     own = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    check_names(set(own), set(tensors), path)
-    for name, value in tensors.items():
-        if own[name].shape != value.shape:
-            message = f"'{name}' is {list(value.shape)} in the file, {list(own[name].shape)} here."
-            raise CheckpointError(path, f"{message} It was trained with another rank or for another model.")
+    _check_tensors(own, tensors, path, "It was trained with another rank or for another model.")
     set_peft_model_state_dict(wrapped, tensors)
 
 
-def check_names(own: set[str], given: set[str], path: Path) -> None:
-    """Compare the names of weights both ways.
+def _check_tensors(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor], path: Path, cause: str) -> None:
+    """Compare names both ways, then shapes; `cause` is what a shape that differs comes from."""
+    _check_names(set(own), set(given), path)
+    for name, value in given.items():
+        if own[name].shape != value.shape:
+            message = f"'{name}' is {list(value.shape)} in the file, {list(own[name].shape)} in this model."
+            raise CheckpointError(path, f"{message} {cause}")
 
-    Raises:
-        CheckpointError: some are missing or left over; the message names them.
-    """
+
+def _check_names(own: set[str], given: set[str], path: Path) -> None:
     missing, extra = sorted(own - given), sorted(given - own)
     if missing or extra:
         parts = [

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict
 from torch import nn
 
 from mmtune.errors import CheckpointError
-from mmtune.models.weights import check_names
+from mmtune.models.weights import load_adapter
 from mmtune.models.xtuner_files import Tensors
 
 PLAIN_STARTS = (True, "gaussian")
@@ -47,12 +47,7 @@ def load_lora(part: nn.Module, tensors: Tensors, path: Path, settings: dict[str,
         difference = f"its LoRA is on {', '.join(modules)}, that of this config on {', '.join(there)}"
     if difference is not None:
         raise CheckpointError(path, f"{difference}. Set {mend}.")
-    check_names(set(own), set(tensors), path)
-    for name, value in tensors.items():
-        if own[name].shape != value.shape:
-            message = f"'{name}' is {list(value.shape)} in the file, {list(own[name].shape)} in this model."
-            raise CheckpointError(path, f"{message} It was trained for another model.")
-    set_peft_model_state_dict(part, tensors)
+    load_adapter(part, tensors, path)
 
 
 def _difference(config: Any, rank: int, alpha: float | None) -> str | None:
