@@ -1,4 +1,4 @@
-"""The values that data and models exchange: messages, conversations, samples.
+"""The values that data and models exchange: messages, conversations, documents, samples.
 
 No reading of files, no tokenizing: those are `data/formats.py` and `data/encode.py`.
 """
@@ -18,13 +18,20 @@ ROLES: tuple[str, ...] = ("system", "user", "assistant")
 
 @dataclass(frozen=True)
 class ImageSlot:
-    """The place of one image inside a message.
+    """The place of one image inside a message, and where the image is.
 
     Attributes:
-        path: the image file, as the record names it (relative to the image folder).
+        path: the image file, as the record names it (relative to the image folder); a container such as a tar file
+            with `size`; a name for messages with `data`.
+        offset: where the image begins in the file, in bytes.
+        size: its bytes; None: the whole file.
+        data: the encoded image itself (PNG, JPEG, ...), where the record holds it.
     """
 
     path: str
+    offset: int = 0
+    size: int | None = None
+    data: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -35,10 +42,12 @@ class Message:
         role: `system`, `user` or `assistant`.
         content: texts and image slots in order. A text is always text: one that spells `<image>` or
             `<|im_end|>` is neither an image nor a control token.
+        supervised: whether an answer is trained; no other role ever is.
     """
 
     role: Role
     content: tuple[str | ImageSlot, ...]
+    supervised: bool = True
 
     @property
     def text(self) -> str:
@@ -46,9 +55,14 @@ class Message:
         return "".join(part for part in self.content if isinstance(part, str))
 
     @property
+    def image_slots(self) -> tuple[ImageSlot, ...]:
+        """Its images, in order."""
+        return tuple(part for part in self.content if isinstance(part, ImageSlot))
+
+    @property
     def images(self) -> tuple[str, ...]:
         """The paths of its images, in order."""
-        return tuple(part.path for part in self.content if isinstance(part, ImageSlot))
+        return tuple(slot.path for slot in self.image_slots)
 
 
 @dataclass(frozen=True)
@@ -58,9 +72,21 @@ class Conversation:
     messages: tuple[Message, ...]
 
     @property
+    def image_slots(self) -> tuple[ImageSlot, ...]:
+        """All images, in the order of their slots."""
+        return tuple(slot for message in self.messages for slot in message.image_slots)
+
+    @property
     def images(self) -> tuple[str, ...]:
         """The paths of all images, in the order of their slots."""
-        return tuple(path for message in self.messages for path in message.images)
+        return tuple(slot.path for slot in self.image_slots)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text without turns, all of which is trained (incremental pretraining)."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -71,16 +97,21 @@ class Sample:
         input_ids: int[T] token ids; each image stands as `num_image_tokens` times `IMAGE_TOKEN_ID`.
         labels: int[T] the same ids where supervised, `IGNORE_INDEX` elsewhere; `labels[0]` never is supervised,
             since no position predicts it.
-        images: the paths of the images whose slots are in `input_ids`, in order.
+        image_slots: the images whose slots are in `input_ids`, in order.
         place: `file:line` of the record, for messages.
         num_cut_tokens: how many tokens `max_length` cut off.
     """
 
     input_ids: list[int]
     labels: list[int]
-    images: tuple[str, ...] = ()
+    image_slots: tuple[ImageSlot, ...] = ()
     place: str = ""
     num_cut_tokens: int = field(default=0, compare=False)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The paths of its images, in order."""
+        return tuple(slot.path for slot in self.image_slots)
 
     @property
     def num_supervised_tokens(self) -> int:

@@ -1,7 +1,7 @@
 """Encoded samples as a dataset, whose items open their images. Order, batches and packs are made elsewhere."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -75,11 +75,11 @@ def _checked(sample: Sample, folder: Path) -> Sample:
     if not sample.num_supervised_tokens:
         message = f"no answer is left within max_length ({sample.num_cut_tokens} tokens cut). Raise data.max_length."
         raise DataError(sample.place, message)
-    paths = tuple(str(folder / path) for path in sample.images)
-    for path in paths:
-        if missing := missing_image(path):
+    slots = tuple(replace(slot, path=str(folder / slot.path)) for slot in sample.image_slots)
+    for slot in slots:
+        if missing := missing_image(slot.path):
             raise DataError(sample.place, f"{missing} Mend the path, or `image_folder`.")
-    return Sample(sample.input_ids, sample.labels, paths, sample.place, sample.num_cut_tokens)
+    return replace(sample, image_slots=slots)
 
 
 class SampleDataset(Dataset):

@@ -64,14 +64,14 @@ def encode(
     add(opening_ids(template, tokenizer))
     for message in conversation.messages:
         if message.role == "assistant":
-            add(answer_ids(message.text, template, tokenizer), supervised=True)
+            add(answer_ids(message.text, template, tokenizer), message.supervised)
             add(control_ids(template.separator, tokenizer))
         else:
             add(prompt_ids(message, template, tokenizer, num_image_tokens))
     labels[0] = IGNORE_INDEX  # no position predicts the first one
     end = _end(ids, num_image_tokens, max_length)
     num_images = ids[:end].count(IMAGE_TOKEN_ID) // num_image_tokens if num_image_tokens else 0
-    return Sample(ids[:end], labels[:end], conversation.images[:num_images], place, num_cut_tokens=len(ids) - end)
+    return Sample(ids[:end], labels[:end], conversation.image_slots[:num_images], place, num_cut_tokens=len(ids) - end)
 
 
 def opening_ids(template: ChatTemplate, tokenizer: Tokenizer) -> list[int]:
