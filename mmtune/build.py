@@ -1,36 +1,36 @@
 """From a config to parts: the only place where config, data and models meet."""
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from mmtune.build_data import Reader, build_reader, vision_options
+from mmtune.cache import cache_folder
 from mmtune.conversation import IGNORE_INDEX, Conversation, Sample
-from mmtune.data.dataset import SampleDataset, SampleReport, read_samples
+from mmtune.data.dataset import SampleDataset
 from mmtune.data.encode import encode
-from mmtune.data.formats import parse_record
+from mmtune.data.feature_store import FeatureShape, FeatureStore, cache_features
 from mmtune.data.images import ImageTransform
-from mmtune.data.records import read_records
-from mmtune.data.template import TEMPLATES, ChatTemplate
+from mmtune.data.template import ChatTemplate
 from mmtune.errors import CheckpointError, ConfigError
-from mmtune.hashing import sampled_hash
-from mmtune.lookup import lookup
+from mmtune.hashing import sampled_hash, value_hash
 from mmtune.models.adapters import attach_adapter, attach_vision_adapter
-from mmtune.models.language import choose_dtype, llm_folder, load_llm, load_tokenizer
+from mmtune.models.language import choose_dtype, llm_folder, load_llm
 from mmtune.models.projector import Projector
 from mmtune.models.vision import load_vision, vision_path
-from mmtune.models.vision_encoder import VisionEncoder
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.warm_start import fit_to_words
 from mmtune.models.weights import held_parts, load_weights, wanted_parts
 from mmtune.models.xtuner import load_xtuner
 from mmtune.models.xtuner_files import is_xtuner
 from mmtune.run_folder import VERSIONS_FILE, read_config, read_json, require_complete
-from mmtune.schema import Config, ModelConfig, VisionConfig
+from mmtune.schema import ModelConfig, VisionConfig
 
 log = logging.getLogger(__name__)
 CALIBRATION_IMAGES = 256
@@ -75,11 +75,16 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu")
 
 
-def build_parts(config: ModelConfig, device: torch.device) -> Parts:
-    """Build a model from its config; the projector and the adapters are new."""
+def build_parts(config: ModelConfig, device: torch.device, reader: Reader | None = None) -> Parts:
+    """Build a model from its config; the projector and the adapters are new.
+
+    Args:
+        config: of the model.
+        device: where it goes.
+        reader: of the same config, where there is one already.
+    """
     dtype = choose_dtype(config.llm.dtype, device)
-    template = lookup(TEMPLATES, config.llm.chat_template, "model.llm.chat_template")
-    tokenizer = load_tokenizer(config.llm.name_or_path, config.hub)
+    reader = reader or build_reader(config)
     llm: Any = load_llm(
         config.llm.name_or_path,
         dtype=dtype,
@@ -92,51 +97,18 @@ def build_parts(config: ModelConfig, device: torch.device) -> Parts:
         llm = attach_adapter(llm, config.adapter)
     elif config.llm.tune == "full":
         llm.requires_grad_(True)
-    vision = projector = transform = None
+    vision = projector = None
     if config.vision is not None and config.projector is not None:
-        vision = _load_vision(config.vision, dtype, config.hub).requires_grad_(config.vision.tune == "full")
+        source, name = config.vision.source, config.vision.name
+        vision = load_vision(source, name, dtype, vision_options(config.vision), config.hub)
+        vision.requires_grad_(config.vision.tune == "full")
         if config.vision.adapter is not None:
             attach_vision_adapter(vision, config.vision.adapter)
         vision.to(device)
-        transform = ImageTransform(**vision.preprocessing)
         width = llm.get_input_embeddings().weight.shape[1]
         projector = Projector(config.projector.kind, vision.hidden_size, width, config.projector.standardize)
         projector.to(device).requires_grad_(config.projector.tune == "full")
-    return Parts(VisionLanguageModel(llm, vision, projector), tokenizer, template, transform)
-
-
-def _load_vision(config: VisionConfig, dtype: torch.dtype, hub: str) -> VisionEncoder:
-    keys = ("pretrained", "feature_layer", "image_size", "grid")
-    options = {key: getattr(config, key) for key in keys if getattr(config, key) is not None}
-    return load_vision(config.source, config.name, dtype, options, hub)
-
-
-def build_dataset(
-    config: Config, parts: Parts, progress: Callable[[int], None] | None = None
-) -> tuple[SampleDataset, SampleReport]:
-    """Read, check and encode all training data; `progress` is told the number of samples now and then.
-
-    Raises:
-        DataError: a record or image is bad and `on_bad_record` is `error`.
-    """
-    report = SampleReport()
-    encode_one = partial(parts.encode, max_length=config.data.max_length)
-    samples: list[Sample] = []
-    for source in config.data.train:
-        for sample in read_samples(
-            source.path,
-            encode_one,
-            report,
-            format_name=source.format,
-            image_folder=source.image_folder,
-            on_bad_record=config.data.on_bad_record,
-        ):
-            samples.append(sample)
-            if progress is not None and len(samples) % 1000 == 0:
-                progress(len(samples))
-    if not samples:
-        raise ConfigError("data.train", f"no sample is left of {report.num_records} records: all were skipped.")
-    return SampleDataset(samples, parts.transform), report
+    return Parts(VisionLanguageModel(llm, vision, projector), reader.tokenizer, reader.template, reader.transform)
 
 
 def calibrate_projector(config: ModelConfig, parts: Parts, dataset: SampleDataset) -> None:
@@ -147,7 +119,7 @@ def calibrate_projector(config: ModelConfig, parts: Parts, dataset: SampleDatase
     if not (settings.standardize or settings.warm_start_epochs or settings.initial_scale):
         return
     limit = WARM_START_IMAGES if settings.warm_start_epochs else CALIBRATION_IMAGES
-    chosen = [number for number, sample in enumerate(dataset.samples) if len(sample.images) == 1][:limit]
+    chosen = np.flatnonzero(dataset.num_images == 1)[:limit].tolist()
     if not chosen:
         raise ConfigError("data.train", "holds no image, so the projector cannot be calibrated. Add image records.")
     features = torch.cat([_features(parts, dataset, number) for number in chosen])
@@ -155,7 +127,7 @@ def calibrate_projector(config: ModelConfig, parts: Parts, dataset: SampleDatase
     if settings.standardize:
         projector.fit_standardization(features[:CALIBRATION_IMAGES])
     if settings.warm_start_epochs:
-        words = [[token for token in dataset.samples[number].labels if token != IGNORE_INDEX] for number in chosen]
+        words = [[token for token in dataset.sample(number).labels if token != IGNORE_INDEX] for number in chosen]
         num_words = fit_to_words(projector, features, words, embeddings, settings.warm_start_epochs)
         log.info("projector started near %d words of %d captions", num_words, len(chosen))
     if settings.initial_scale:
@@ -164,8 +136,45 @@ def calibrate_projector(config: ModelConfig, parts: Parts, dataset: SampleDatase
 
 @torch.no_grad()
 def _features(parts: Parts, dataset: SampleDataset, index: int) -> torch.Tensor:
+    if dataset.features is not None:
+        return dataset.image_features(index).to(parts.model.device)
     assert parts.model.vision is not None
     return parts.model.vision(dataset.pixel_values(index).to(parts.model.device))
+
+
+def cache_vision_features(
+    config: ModelConfig, parts: Parts, dataset: SampleDataset, progress: Callable[[str, int, int | None], None]
+) -> None:
+    """Compute the features of all images of a dataset that are not on disk yet, and let its items hold them.
+
+    Raises:
+        DataError: too little disk space, or an image that cannot be read.
+    """
+    vision, transform = parts.model.vision, parts.transform
+    assert vision is not None
+    assert transform is not None
+    assert config.vision is not None
+    dtype = next(vision.parameters()).dtype
+    shape = FeatureShape(vision.num_tokens, vision.hidden_size, dtype)
+    models = base_models(config)
+    key = [asdict(config.vision), models.get("vision", {}).get("hash"), transform.to_dict(), str(dtype)]
+    store = FeatureStore(cache_folder() / "features" / value_hash(key)[:32], shape)
+
+    def encode_images(pixels: torch.Tensor) -> torch.Tensor:
+        return vision(pixels.to(parts.model.device))
+
+    dataset.features = [
+        cache_features(
+            part, dataset.images_of(number), store, transform, encode_images, _announce_features,
+            partial(progress, "vision features"),
+        )
+        for number, part in enumerate(dataset.parts)
+    ]  # fmt: skip
+
+
+def _announce_features(num_images: int, num_bytes: int, folder: Path, free: int) -> None:
+    sizes = f"{num_bytes / 2**30:.2f} GiB (free: {free / 2**30:.1f} GiB)"
+    log.info("features of %d images go to %s: %s", num_images, folder, sizes)
 
 
 def load_initial_weights(config: ModelConfig, parts: Parts) -> list[str]:
@@ -245,37 +254,3 @@ def base_models(config: ModelConfig) -> dict[str, dict[str, str]]:
         if path is not None:
             found["vision"] = {"name": vision.name, "path": str(path), "hash": sampled_hash(path)}
     return found
-
-
-def inspect_samples(config: Config, num_image_tokens: int | None = None) -> tuple[Any, Iterator[Sample]]:
-    """Return the tokenizer and the encoded samples of a config's data, without loading the language model.
-
-    Args:
-        config: its `train` section does not matter; bad records raise.
-        num_image_tokens: ids an image takes; None asks the config's vision encoder.
-
-    Raises:
-        MMTuneError: the tokenizer or the data is wrong; images are not opened.
-    """
-    template = lookup(TEMPLATES, config.model.llm.chat_template, "model.llm.chat_template")
-    tokenizer = load_tokenizer(config.model.llm.name_or_path, config.model.hub)
-    if num_image_tokens is None:
-        vision = config.model.vision
-        num_image_tokens = 0
-        if vision is not None:
-            num_image_tokens = _load_vision(vision, torch.float32, config.model.hub).num_tokens
-
-    def samples() -> Iterator[Sample]:
-        for source in config.data.train:
-            for record in read_records(source.path):
-                conversation = parse_record(record, source.format)
-                yield encode(
-                    conversation,
-                    template,
-                    tokenizer,
-                    num_image_tokens=num_image_tokens,
-                    max_length=config.data.max_length,
-                    place=record.place,
-                )
-
-    return tokenizer, samples()

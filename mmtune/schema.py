@@ -73,11 +73,18 @@ class ModelConfig:
 
 @dataclass
 class DataSource:
-    """One data file."""
+    """One data source. An epoch draws its samples by the same seed whatever the number of workers and devices."""
 
-    path: str = MISSING
+    path: str = MISSING  # a file, folder, pattern or hub:owner/name; path#N draws N samples
     format: str | None = None  # a key of mmtune.data.formats.FORMATS; None detects it record by record
-    image_folder: str | None = None  # None: the folder of the data file
+    image_folder: str | None = None  # None: the folder of the data file; no image outside it is opened
+    follow_links: bool = False  # open images that links inside image_folder lead out of it to
+    columns: dict[str, str] | None = None  # our key -> the source's, such as {question: Q, answer: A}
+    prompt: str | None = None  # what is asked of captions; null: the image alone
+    split: str | None = None  # of a datasets folder or hub name; null: train
+    limit: int | None = None  # at most this many samples, drawn once
+    repeat: float = 1.0  # how often an epoch visits each sample; 0.5 draws half of them
+    weight: float | None = None  # share of the epoch relative to the other sources' weights; all have one, or none
 
 
 @dataclass
@@ -87,8 +94,11 @@ class DataConfig:
     train: list[DataSource] = field(default_factory=list)
     max_length: int = 2048  # tokens of a sample, image tokens included
     on_bad_record: Literal["error", "skip"] = "error"  # skip: leave it out and list it in data.json
-    group_by_length: bool = False  # batches of about equal length: less padding
-    pack_to_max_length: bool = False  # false alone: samples are not packed yet
+    check_images: Literal["decode", "header", "none"] = "decode"  # before training; none: only that the files are there
+    group_by_length: bool = False  # batches of about equal length, with or without images: less padding
+    pack_to_max_length: bool = False  # whole samples together in rows of max_length, each blind to the others
+    max_tokens_per_batch: int | None = None  # padding included; replaces train.per_device_train_batch_size
+    cache_vision_features: bool = False  # run a frozen encoder once for each image and keep its features on disk
 
 
 @dataclass
@@ -112,7 +122,8 @@ class TrainConfig:
     logging_steps: int = 1
     save_steps: int = 500  # 0: only at the end
     save_total_limit: int | None = 2
-    dataloader_num_workers: int = 0
+    dataloader_num_workers: int = 0  # processes that open images; any number gives the same batches
+    dataloader_prefetch_factor: int = 2  # batches that each of them prepares ahead
     sequence_parallel_size: int = 1  # 1 alone: a sample is not spread over devices yet
     seed: int = 42
     device: Literal["auto", "cpu"] = "auto"  # auto: a GPU where there is one
@@ -155,12 +166,14 @@ ABOVE_0 = (
     "train.num_train_epochs",
     "train.learning_rate",
     "train.logging_steps",
+    "train.dataloader_prefetch_factor",
     "train.save_total_limit",
     "model.llm.learning_rate",
     "model.vision.learning_rate",
     "model.projector.learning_rate",
     "model.vision.image_size",
     "model.vision.grid",
+    "data.max_tokens_per_batch",
 )
 AT_LEAST_0 = (
     "train.weight_decay",
@@ -186,6 +199,26 @@ def _numbers(config: Config, keys: tuple[str, ...]) -> Iterator[tuple[str, float
             yield key, value
 
 
+def _wrong_batches(data: DataConfig) -> Iterator[str]:
+    budget = data.max_tokens_per_batch
+    if budget is not None and budget < data.max_length:
+        yield f"'data.max_tokens_per_batch' must hold a sample of data.max_length={data.max_length} (got {budget})."
+    if data.pack_to_max_length:
+        for key, value in (("group_by_length", data.group_by_length), ("max_tokens_per_batch", budget)):
+            if value:
+                yield f"'data.{key}' and 'data.pack_to_max_length' do not go together: packs are full. Set one of them."
+
+
+def _wrong_sources(data: DataConfig) -> Iterator[str]:
+    for number, source in enumerate(data.train):
+        place = f"data.train[{number}]"
+        for key, value in (("limit", source.limit), ("repeat", source.repeat), ("weight", source.weight)):
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                yield f"'{place}.{key}' must be greater than 0 (got {value})."
+    if len({source.weight is None for source in data.train}) == 2:
+        yield "'data.train' has sources with a weight and without. Give each a weight, or none."
+
+
 def wrong_values(config: Config, verb: str) -> Iterator[str]:
     """Yield what is wrong with the values of a config beyond their types, each as a sentence with the mend."""
     model, data, train = config.model, config.data, config.train
@@ -206,8 +239,8 @@ def wrong_values(config: Config, verb: str) -> Iterator[str]:
         yield f"'train.warmup_ratio' is a share of all steps: at least 0, less than 1 (got {train.warmup_ratio})."
     if data.max_length < 2:
         yield f"'data.max_length' must be at least 2 tokens (got {data.max_length})."
-    if data.pack_to_max_length:
-        yield "'data.pack_to_max_length: true' is not there yet. Set it to false; 'data.group_by_length' saves padding."
+    yield from _wrong_batches(data)
+    yield from _wrong_sources(data)
     if train.sequence_parallel_size != 1:
         size = train.sequence_parallel_size
         yield f"'train.sequence_parallel_size' can only be 1 yet: a device holds whole samples (got {size}). Set 1."
@@ -223,6 +256,9 @@ def wrong_values(config: Config, verb: str) -> Iterator[str]:
     if model.llm.tune == "full" and model.llm.quantization:
         mend = "Take tune: adapter, or quantization: null."
         yield f"'model.llm.tune: full' cannot train {model.llm.quantization} weights. {mend}"
+    if data.cache_vision_features and (model.vision is None or model.vision.tune != "frozen"):
+        got = "there is no model.vision" if model.vision is None else f"model.vision.tune is {model.vision.tune}"
+        yield f"'data.cache_vision_features' needs a frozen vision encoder ({got}). Set it to false."
     if verb == "pretrain" and model.vision is None:
         needs = "pretrain needs 'model.vision' and 'model.projector': it trains the projector."
         yield f"{needs} `mmtune sft` trains on text."

@@ -10,14 +10,16 @@ import mmtune
 PACKAGE = Path(mmtune.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-FOUNDATION = {"conversation", "errors", "lookup", "hashing", "shipped", "python_config", "torchvision_ops"}
-BUILT = FOUNDATION | {"data", "models", "build", "run_folder", "config", "schema"}
+FOUNDATION = {"conversation", "errors", "lookup", "hashing", "shipped", "python_config", "torchvision_ops", "cache"}
+BUILT = FOUNDATION | {"data", "models", "build", "build_data", "run_folder", "config", "schema", "progress"}
 
 MAY_IMPORT = {
     "__init__": set(),
     "errors": set(),
     "conversation": set(),
     "hashing": set(),
+    "cache": set(),
+    "progress": set(),
     "testing": {"torchvision_ops"},
     "testing_vision": {"torchvision_ops"},
     "torchvision_ops": set(),
@@ -27,10 +29,11 @@ MAY_IMPORT = {
     "schema": {"errors", "lookup"},
     "other_words": set(),
     "config": {"errors", "lookup", "schema", "other_words"},
-    "data": {"conversation", "errors", "lookup"},
-    "models": {"conversation", "errors", "lookup", "hashing", "python_config", "torchvision_ops"},
+    "data": {"conversation", "errors", "lookup", "hashing", "cache"},
+    "models": {"conversation", "errors", "lookup", "hashing", "cache", "python_config", "torchvision_ops"},
     "convert": FOUNDATION | {"config", "schema", "data"},
     "run_folder": {"config", "schema", "errors", "hashing"},
+    "build_data": BUILT - {"build"},
     "build": BUILT,
     "chat": BUILT,
     "training": BUILT,

@@ -5,28 +5,34 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmtune.conversation import IGNORE_INDEX
 
+IMAGE_VALUES = ("pixel_values", "image_features")
+
 
 def collate(items: list[dict[str, torch.Tensor]], pad_token_id: int = 0) -> dict[str, torch.Tensor]:
     """Pad on the right and stack the images in the order of their slots.
 
     Padding needs no attention mask in training: attention is causal, so no token sees what stands to its right, and
-    padded positions carry no label.
+    padded positions carry no label. Where there are positions, padding has position 0, as if each padded token began
+    a sample of its own.
 
     Args:
-        items: `input_ids` int64[T_i], `labels` int64[T_i] and maybe `pixel_values` float32[N_i, 3, H, W].
+        items: `input_ids` int64[T_i], `labels` int64[T_i], for packs `position_ids` int64[T_i], and maybe
+            `pixel_values` float32[N_i, 3, H, W] or `image_features` float[N_i, tokens, D].
         pad_token_id: any id of the vocabulary.
 
     Returns:
-        `input_ids` int64[B, T], `labels` int64[B, T] and, when an item has images, `pixel_values`
-        float32[sum of N_i, 3, H, W].
+        `input_ids`, `labels` and maybe `position_ids`, each int64[B, T], and the images of all items together.
     """
+    padding = {"input_ids": pad_token_id, "labels": IGNORE_INDEX, "position_ids": 0}
     batch = {
-        "input_ids": pad_sequence([item["input_ids"] for item in items], True, pad_token_id),
-        "labels": pad_sequence([item["labels"] for item in items], True, IGNORE_INDEX),
+        name: pad_sequence([item[name] for item in items], True, value)
+        for name, value in padding.items()
+        if name in items[0]
     }
-    images = [item["pixel_values"] for item in items if "pixel_values" in item]
-    if images:
-        batch["pixel_values"] = torch.cat(images)
+    for name in IMAGE_VALUES:
+        images = [item[name] for item in items if name in item]
+        if images:
+            batch[name] = torch.cat(images)
     return batch
 
 

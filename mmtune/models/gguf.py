@@ -2,7 +2,6 @@
 
 import importlib.util
 import logging
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,17 +9,11 @@ from typing import Any
 
 import torch
 
+from mmtune.cache import cache_folder
 from mmtune.errors import ModelError
 from mmtune.hashing import file_hash
 
 log = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """Return where converted models are kept: `MMTUNE_CACHE`, else `mmtune` in the user's cache folder."""
-    if "MMTUNE_CACHE" in os.environ:
-        return Path(os.environ["MMTUNE_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mmtune"
 
 
 def converted_gguf(path: Path) -> Path:

@@ -20,7 +20,7 @@ from mmtune.models.efficientnet import (
 )
 from mmtune.models.openclip import open_clip_path, open_clip_vit
 from mmtune.models.vision_encoder import VisionEncoder
-from mmtune.models.vision_towers import tower_folder, transformers_tower
+from mmtune.models.vision_towers import tower_folder, tower_outline, transformers_tower
 
 
 class EfficientNetEncoder(VisionEncoder):
@@ -90,12 +90,28 @@ def load_vision(
         ModelError: there is no such model, or it cannot be read.
     """
     load = lookup(VISION_ENCODERS, source, "model.vision.source")
+    _check_options(load, source, options)
+    return load(name, dtype=dtype, hub=hub, **options).requires_grad_(False)
+
+
+def vision_outline(source: str, name: str, options: dict[str, Any], hub: str = "huggingface") -> VisionEncoder:
+    """Return an encoder for its `num_tokens`, `hidden_size` and `preprocessing` alone.
+
+    Those of transformers come without weights, so that data can be checked before gigabytes are read; the others are
+    loaded. Arguments and errors as `load_vision`.
+    """
+    if source != "transformers":
+        return load_vision(source, name, torch.float32, options, hub)
+    _check_options(tower_outline, source, options)
+    return tower_outline(name, hub=hub, **options)
+
+
+def _check_options(load: Callable[..., VisionEncoder], source: str, options: dict[str, Any]) -> None:
     known = set(inspect.signature(load).parameters) - {"name", "dtype", "hub"}
     for key in options:
         if key not in known:
             message = f"source '{source}' has no such key. It takes: {', '.join(sorted(known))}."
             raise ConfigError(f"model.vision.{key}", message)
-    return load(name, dtype=dtype, hub=hub, **options).requires_grad_(False)
 
 
 def vision_path(source: str, name: str, pretrained: str | None, hub: str = "huggingface") -> Path | None:

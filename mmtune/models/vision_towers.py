@@ -6,6 +6,7 @@ registers, no last norm, no pooling head. What is not run is not held either.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,13 +178,29 @@ def transformers_tower(
     Raises:
         ModelError: the folder holds no tower of `FAMILIES`, or one that cannot be read.
     """
-    folder = tower_folder(name, hub)
+    return _encoder(tower_folder(name, hub), feature_layer, image_size, partial(_load, dtype=dtype))
+
+
+def tower_outline(
+    name: str,
+    *,
+    feature_layer: int = DEFAULT_FEATURE_LAYER,
+    image_size: int | None = None,
+    hub: str = "huggingface",
+) -> VisionEncoder:
+    """Return the encoder that `transformers_tower` loads with the same arguments, on the meta device: no weights."""
+    return _encoder(tower_folder(name, hub), feature_layer, image_size, _without_weights)
+
+
+def _encoder(
+    folder: Path, feature_layer: int, image_size: int | None, make_tower: Callable[[Any, Path], Any]
+) -> VisionEncoder:
     kind = read_json(folder / "config.json").get("model_type")
     if kind not in FAMILIES:
         message = f"model_type '{kind}' is no vision tower that this source reads. It reads: {', '.join(FAMILIES)}."
         raise ModelError(str(folder / "config.json"), message)
     family = FAMILIES[kind]
-    tower = _load(family.model, folder, dtype)
+    tower = make_tower(family.model, folder)
     preprocessing = read_preprocessing(folder, family)
     if family.image_size is None:
         only = tower.config.image_size
@@ -193,6 +210,16 @@ def transformers_tower(
     elif image_size is not None:
         preprocessing["image_size"] = image_size
     return family.encoder(tower, feature_layer, preprocessing)
+
+
+def _without_weights(model: Any, folder: Path) -> Any:
+    try:
+        config = model.config_class.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            return model(config)
+    except Exception as error:  # as in `_load`
+        reason = str(error).splitlines()[0][:200].rstrip(".")
+        raise ModelError(str(folder), f"no {model.__name__} can be read: {reason}. Download it again.") from None
 
 
 def _load(model: Any, folder: Path, dtype: torch.dtype) -> Any:

@@ -50,8 +50,12 @@ class VisionLanguageModel(nn.Module):
     def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Map images float[N, 3, H, W] to embeddings float[N, tokens, hidden_size]."""
         assert self.vision is not None, "this model has no vision encoder"
+        return self.project(self.vision(pixel_values.to(self.device)))
+
+    def project(self, image_features: torch.Tensor) -> torch.Tensor:
+        """Map features float[N, tokens, D] of the vision encoder to embeddings float[N, tokens, hidden_size]."""
         assert self.projector is not None
-        return self.projector(self.vision(pixel_values.to(self.device)))
+        return self.projector(image_features.to(self.device))
 
     def embed(self, input_ids: torch.Tensor, image_embeds: torch.Tensor | None = None) -> torch.Tensor:
         """Return input embeddings float[B, T, hidden_size] with the images in their slots.
@@ -78,6 +82,7 @@ class VisionLanguageModel(nn.Module):
         labels: torch.Tensor,
         pixel_values: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
+        image_features: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
         """Return `{"loss"}` of one batch.
@@ -86,10 +91,13 @@ class VisionLanguageModel(nn.Module):
             input_ids: int64[B, T], padded on the right.
             labels: int64[B, T], `IGNORE_INDEX` where not supervised.
             pixel_values: float[N, 3, H, W] of all images of the batch, or None for text.
-            position_ids: int64[B, T] where rows hold several samples, else None.
+            position_ids: int64[B, T] where rows hold several samples, from 0 in each, else None.
+            image_features: float[N, tokens, D] of the vision encoder, instead of `pixel_values`.
             num_items_in_batch: supervised tokens of the whole optimizer step; see `answer_loss`.
         """
         image_embeds = None if pixel_values is None else self.encode_images(pixel_values)
+        if image_features is not None:
+            image_embeds = self.project(image_features)
         embeds = self.embed(input_ids, image_embeds)
         if image_embeds is None and self.projector is not None and self.training:
             embeds = embeds + self._image_gradients().to(embeds.dtype)

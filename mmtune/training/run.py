@@ -13,17 +13,18 @@ from transformers import set_seed
 from mmtune.build import (
     Parts,
     base_models,
-    build_dataset,
     build_parts,
+    cache_vision_features,
     calibrate_projector,
     choose_device,
     load_initial_weights,
 )
+from mmtune.build_data import build_reader, packed
 from mmtune.config import to_values
-from mmtune.data.dataset import SampleDataset, SampleReport
 from mmtune.errors import CheckpointError, ConfigError
-from mmtune.hashing import file_hash
+from mmtune.models.isolation import require_isolation
 from mmtune.models.weights import save_weights
+from mmtune.progress import Bars
 from mmtune.run_folder import (
     CONFIG_FILE,
     PREPROCESSOR_FILE,
@@ -39,6 +40,8 @@ from mmtune.run_folder import (
 from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
 from mmtune.training.callbacks import LOG_FILE, ProgressBar, RunLog
+from mmtune.training.data import data_facts, log_data, prepare_data
+from mmtune.training.steps import log_steps
 from mmtune.training.trainer import RunTrainer
 
 log = logging.getLogger(__name__)
@@ -64,20 +67,28 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
 
     device = choose_device(config.train.device)
     training_arguments(config.train, device)  # a value that the Trainer refuses is said before a model loads
+    reader = build_reader(config.model)
+    dataset, report = prepare_data(config, reader, folder)
+    rows = packed(config, dataset)
+    log_data(config, dataset, rows, report)
+    log_steps(config, rows)
+
     set_seed(config.train.seed)
     started = time.monotonic()
-    parts = build_parts(config.model, device)
+    parts = build_parts(config.model, device, reader)
     log.info("%s on %s, built in %.1f s", _trained_parts(parts), device.type, time.monotonic() - started)
-
-    dataset, report = build_dataset(config, parts, lambda count: log.info("%d samples encoded", count))
-    _log_data(config, dataset, report)
+    if config.data.pack_to_max_length:
+        require_isolation(parts.model)
     if config.model.init_from is not None:
         loaded = load_initial_weights(config.model, parts)
         log.info("loaded %s from %s", " and ".join(loaded), config.model.init_from)
+    if config.data.cache_vision_features:
+        with Bars() as bars:
+            cache_vision_features(config.model, parts, dataset, bars)
     if checkpoint is None and (config.model.init_from is None or "projector" not in loaded):
         calibrate_projector(config.model, parts, dataset)
 
-    facts = _data_facts(config, dataset, report)
+    facts = data_facts(config, dataset, report)
     models = base_models(config.model)
 
     def write_run(target: Path) -> None:
@@ -85,10 +96,8 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
         _write_parts(target, parts)
 
     run_log = RunLog(folder, _step_of(checkpoint))
-    train_config = config.train
-    samples_per_step = train_config.per_device_train_batch_size * train_config.gradient_accumulation_steps
-    bar = ProgressBar(verb, samples_per_step, Console(file=sys.stderr))
-    trainer = RunTrainer(parts.model, config, dataset, write_run, [run_log, bar])
+    bar = ProgressBar(verb, len(dataset), Console(file=sys.stderr))
+    trainer = RunTrainer(parts.model, config, rows, write_run, [run_log, bar])
     try:
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
@@ -184,30 +193,6 @@ def _write_parts(folder: Path, parts: Parts) -> None:
     parts.tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
     if parts.transform is not None:
         write_json(folder / PREPROCESSOR_FILE, parts.transform.to_dict())
-
-
-def _data_facts(config: Config, dataset: SampleDataset, report: SampleReport) -> dict[str, Any]:
-    files = [{"path": source.path, "sha256": file_hash(Path(source.path))} for source in config.data.train]
-    return {
-        "files": files,
-        "num_records": report.num_records,
-        "num_samples": report.num_samples,
-        "num_cut_samples": report.num_cut,
-        "num_tokens": sum(dataset.lengths),
-        "num_supervised_tokens": sum(sample.num_supervised_tokens for sample in dataset.samples),
-        "skipped": report.skipped,
-    }
-
-
-def _log_data(config: Config, dataset: SampleDataset, report: SampleReport) -> None:
-    num_supervised = sum(sample.num_supervised_tokens for sample in dataset.samples)
-    log.info("%d samples, %d tokens, %d of them supervised", len(dataset), sum(dataset.lengths), num_supervised)
-    if report.num_cut:
-        log.warning("%d samples were cut at data.max_length=%d", report.num_cut, config.data.max_length)
-    for entry in report.skipped[:10]:
-        log.warning("skipped %s: %s", entry["place"], entry["reason"])
-    if len(report.skipped) > 10:
-        log.warning("skipped %d records in all; data.json lists them", len(report.skipped))
 
 
 def _trained_parts(parts: Parts) -> str:

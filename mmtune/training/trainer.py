@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from mmtune.data.collate import collate
-from mmtune.data.dataset import SampleDataset
-from mmtune.data.sampler import ShuffledSampler
+from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import load_weights
 from mmtune.run_folder import write_manifest
 from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
 from mmtune.training.state import load_optimizer, load_random_state, save_optimizer, save_random_state
+from mmtune.training.steps import batch_sampler
 
 
 class RunTrainer(Trainer):
@@ -29,7 +30,7 @@ class RunTrainer(Trainer):
     Args:
         model: with its frozen parts frozen.
         config: of the run.
-        dataset: encoded samples.
+        dataset: samples, or packs of them.
         write_run: writes all files of a run but state and manifest into a folder.
         callbacks: progress, logs.
     """
@@ -38,11 +39,11 @@ class RunTrainer(Trainer):
         self,
         model: VisionLanguageModel,
         config: Config,
-        dataset: SampleDataset,
+        dataset: SampleDataset | PackedDataset,
         write_run: Callable[[Path], None],
         callbacks: list[TrainerCallback],
     ):
-        self.run_config, self.write_run, self.vlm = config, write_run, model
+        self.run_config, self.write_run, self.vlm, self.rows = config, write_run, model, dataset
         super().__init__(
             model=model,
             args=training_arguments(config.train, model.device),
@@ -54,11 +55,18 @@ class RunTrainer(Trainer):
         # The Trainer has set `use_cache` of the language model's config; generation needs it on.
         model.config.use_cache = True
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> ShuffledSampler:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        assert isinstance(dataset, SampleDataset)
-        group_size = self.args.train_batch_size if self.run_config.data.group_by_length else None
-        return ShuffledSampler(dataset.lengths, self.args.seed, group_size)
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the loader of the batches that `BatchSampler` composes."""
+        workers = self.args.dataloader_num_workers
+        loader = DataLoader(
+            self.rows,
+            batch_sampler=batch_sampler(self.run_config, self.rows),
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            prefetch_factor=self.run_config.train.dataloader_prefetch_factor if workers else None,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give each part its own learning rate and weight decay; norms and biases have none."""

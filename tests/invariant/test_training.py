@@ -7,10 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mmtune.build import build_dataset, build_parts, calibrate_projector, load_initial_weights
+from mmtune.build import build_parts, calibrate_projector, load_initial_weights
+from mmtune.build_data import build_reader
 from mmtune.cli import main
 from mmtune.config import load_config
 from mmtune.training.callbacks import read_log
+from mmtune.training.data import prepare_data
 from mmtune.training.trainer import RunTrainer
 
 WEIGHTS = {
@@ -93,7 +95,7 @@ def test_only_what_is_meant_to_train_changes(pretrained, verb, tmp_path):
     config = load_config(f"{verb}.yaml", [f"train.output_dir={tmp_path / 'fit'}", "train.save_steps=0"], verb)
     torch.manual_seed(0)
     parts = build_parts(config.model, torch.device("cpu"))
-    dataset, _ = build_dataset(config, parts)
+    dataset, _ = prepare_data(config, build_reader(config.model), tmp_path)
     if verb == "finetune":
         load_initial_weights(config.model, parts)
     else:

@@ -1,0 +1,178 @@
+"""Everything that can be wrong with the data, found before a model loads: bad records, bad images, odd records.
+
+Records were read and encoded by `prepare.py`; here the images that the samples of an epoch show are opened, and
+records are compared with each other. Images that passed once are not opened again while their size and time stay.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mmtune.conversation import ImageSlot
+from mmtune.data.image_check import check_images
+from mmtune.data.part import Part
+from mmtune.data.sample_store import Finding, SampleStore
+from mmtune.hashing import value_hash
+
+ImageCheck = Literal["decode", "header", "none"]
+LEVELS = {"none": 0, "header": 1, "decode": 2}
+Progress = Callable[[int, int], None]
+CHUNK_IMAGES = 2048
+
+
+@dataclass
+class DataReport:
+    """What became of the records: `num_records == num_good_records + len(problems)` always holds.
+
+    Attributes:
+        num_records: records read.
+        num_samples: samples of an epoch, after mixing.
+        num_cut: of these, cut by `max_length`.
+        problems: records left out, each with its reason.
+        sources: counts of each source.
+    """
+
+    num_records: int = 0
+    num_samples: int = 0
+    num_cut: int = 0
+    problems: list[Finding] = field(default_factory=list)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def num_good_records(self) -> int:
+        """Records that can be trained."""
+        return self.num_records - len(self.problems)
+
+
+def bad_image_samples(part: Part, samples: np.ndarray, level: ImageCheck, progress: Progress) -> dict[int, str]:
+    """Check the images of some samples of a part.
+
+    Args:
+        part: the source.
+        samples: int64[S] numbers of its samples; may repeat.
+        level: `decode` opens every image whole; `header` reads its size and its end; `none` looks whether the file
+            is there and inside the image folder.
+        progress: told how many images are done, and of how many.
+
+    Returns:
+        Sample -> "reason. mend." of its first bad image.
+    """
+    image_ids, owners = part.store.arrays["image_ids"], part.store.image_owners()
+    shown = np.isin(owners, samples)
+    bad = _bad_images(part, np.unique(image_ids[shown]), level, progress)
+    is_bad = np.zeros(part.store.num_distinct_images, dtype=bool)
+    is_bad[list(bad)] = True
+    found: dict[int, str] = {}
+    for slot in np.flatnonzero(shown & is_bad[image_ids]).tolist():
+        found.setdefault(int(owners[slot]), bad[int(image_ids[slot])])
+    return found
+
+
+def _bad_images(part: Part, wanted: np.ndarray, level: ImageCheck, progress: Progress) -> dict[int, str]:
+    passed = PassedImages(part, LEVELS[level])
+    bad: dict[int, str] = {}
+    pending: list[tuple[int, ImageSlot]] = []
+    for number in passed.changed(wanted).tolist():
+        try:
+            pending.append((number, part.locate(number)))
+        except ValueError as error:
+            bad[number] = str(error)
+    for start in range(0, len(pending), CHUNK_IMAGES):
+        chunk = pending[start : start + CHUNK_IMAGES]
+        found: dict[int, str] = {}
+        if level != "none":
+            slots = [slot for _, slot in chunk]
+            tell = partial(_tell, progress, start, len(pending))
+            found = check_images(slots, decode=level == "decode", progress=tell)
+        bad |= {chunk[index][0]: message for index, message in found.items()}
+        passed.add([number for index, (number, _) in enumerate(chunk) if index not in found])
+    return bad
+
+
+def _tell(progress: Progress, before: int, total: int, count: int) -> None:
+    progress(before + count, total)
+
+
+class PassedImages:
+    """Which images of a part passed the check, with the size and time that their files had then.
+
+    Kept beside the store, one file for each image folder and level; a file that is changed is checked again.
+    """
+
+    def __init__(self, part: Part, level: int):
+        self.part = part
+        key = value_hash([str(part.images.folder.resolve()), part.images.follow_links, level])[:16]
+        self.path = part.store.folder / f"passed-{key}.bin"
+        num_images = part.store.num_distinct_images
+        known = np.fromfile(self.path, np.int64) if self.path.is_file() else np.empty(0, np.int64)
+        self.known = known.reshape(-1, 2) if known.size == 2 * num_images else np.zeros((num_images, 2), np.int64)
+        self.now = np.zeros_like(self.known)
+
+    def changed(self, numbers: np.ndarray) -> np.ndarray:
+        """Return those of the images that never passed, or whose files differ from when they did."""
+        stamps = [self.part.stamp(number) for number in numbers.tolist()]
+        self.now[numbers] = np.array(stamps, np.int64).reshape(-1, 2)
+        is_same = (self.known[numbers] == self.now[numbers]).all(1) & self.now[numbers].any(1)
+        return numbers[~is_same]
+
+    def add(self, numbers: list[int]) -> None:
+        """Remember on disk that images passed."""
+        self.known[numbers] = self.now[numbers]
+        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        self.known.tofile(beside)
+        os.replace(beside, self.path)
+
+
+def odd_records(stores: Sequence[SampleStore]) -> Iterator[Finding]:
+    """Yield records that repeat another, or answer the same question about the same image differently.
+
+    Both can be meant: they are warnings. Within one record (a long document) nothing is compared.
+    """
+    first = [np.flatnonzero(_starts_record(store)) for store in stores]
+    position = [(store, index) for store, indices in zip(stores, first, strict=True) for index in indices.tolist()]
+
+    def column(name: str) -> np.ndarray:
+        columns = [store.arrays[name][indices] for store, indices in zip(stores, first, strict=True)]
+        return np.concatenate(columns) if columns else np.empty(0, np.uint64)
+
+    questions, answers, records = (column(name) for name in ("question_hashes", "answer_hashes", "record_hashes"))
+    repeats = _earlier_twins(records)
+    for index in np.flatnonzero(repeats >= 0).tolist():
+        yield _odd(position, index, int(repeats[index]), "The same record stands at", "Drop one, or keep it on purpose")
+    twins = _earlier_twins(questions)
+    differs = (twins >= 0) & (answers != answers[twins])
+    for index in np.flatnonzero(differs).tolist():
+        reason = "The same question has another answer at"
+        yield _odd(position, index, int(twins[index]), reason, "Keep the right one, or both on purpose")
+
+
+def _starts_record(store: SampleStore) -> np.ndarray:
+    lines, files = store.arrays["lines"], store.arrays["files"]
+    return (np.diff(lines, prepend=-1) != 0) | (np.diff(files, prepend=-1) != 0)
+
+
+def _earlier_twins(values: np.ndarray) -> np.ndarray:
+    """The first position that holds the same value, -1 where that is the position itself."""
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    twins = first[inverse]
+    return np.where(twins == np.arange(len(values)), -1, twins)
+
+
+def _odd(position: list[tuple[SampleStore, int]], index: int, twin: int, reason: str, mend: str) -> Finding:
+    (store, sample), (other, other_sample) = position[index], position[twin]
+    file, line = store.position(sample)
+    return Finding(file, line, f"{reason} {other.place(other_sample)}.", f"{mend}.")
+
+
+def image_findings(part: Part, bad: dict[int, str]) -> list[Finding]:
+    """Return the records of a part whose images are bad."""
+    found = {}
+    for sample, message in bad.items():
+        file, line = part.store.position(sample)
+        found[file, line] = Finding.of(Path(file), line, message)
+    return list(found.values())

@@ -1,0 +1,188 @@
+"""From a data source to a `SampleStore`: read, parsed and encoded once, then found again in the cache.
+
+What is kept depends on the content of the file, the tokenizer, the template and the settings, and on nothing else:
+not on where images are, how sources are mixed or how batches are made. No image is opened.
+"""
+
+import hashlib
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mmtune.cache import cache_folder
+from mmtune.conversation import Conversation, Document, ImageSlot
+from mmtune.data.encode import BatchEncoder
+from mmtune.data.formats import parse_record
+from mmtune.data.records import Record, read_records
+from mmtune.data.sample_store import FACTS_FILE, EncodedRecord, Finding, SampleStore, StoreWriter
+from mmtune.data.sources import source_key
+from mmtune.data.text_warnings import text_warnings
+from mmtune.errors import DataError
+from mmtune.hashing import value_hash
+
+STORE_VERSION = 1
+RECORDS_PER_BATCH = 1024
+BATCHES_AHEAD = 2
+FREE_BYTES_PER_SOURCE_BYTE = 2
+
+Item = Conversation | Document
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source of records and how they are read.
+
+    Attributes:
+        path: a file, folder, pattern or `hub:` name; see `mmtune.data.records.read_records`.
+        format: a key of `mmtune.data.formats.FORMATS`; None detects it record by record.
+        columns: our key -> the source's name for it.
+        prompt: what is asked of captions; None: nothing, the image alone.
+        split: of a `datasets` folder or hub name.
+    """
+
+    path: str
+    format: str | None = None
+    columns: dict[str, str] | None = None
+    prompt: str | None = None
+    split: str | None = None
+
+
+def prepared(source: Source, encoder: BatchEncoder, progress: Callable[[int], None] | None = None) -> SampleStore:
+    """Return the store of a source, made now or found in the cache.
+
+    A store is written beside its place and renamed when it is whole, so that an interrupted preparation leaves
+    nothing that could be taken for one, and two processes that make the same one do not meet.
+
+    Args:
+        source: what is read.
+        encoder: turns conversations into samples.
+        progress: told the number of records read, now and then; not called where the cache serves.
+
+    Raises:
+        DataError: the source cannot be read or holds no record, or the disk is full.
+    """
+    settings = {"version": STORE_VERSION, **asdict(source), "path": source_key(source.path, source.split)}
+    folder = cache_folder() / "data" / value_hash({**settings, "encoder": encoder.fingerprint()})[:32]
+    if not (folder / FACTS_FILE).is_file():
+        partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            _require_space(source, partial)
+            _write_store(source, encoder, partial, progress or (lambda count: None))
+            if folder.exists():
+                shutil.rmtree(folder)  # without its facts: damaged
+            os.replace(partial, folder)
+        except OSError as error:
+            message = f"cannot be prepared: {error.strerror}. Mend that, or name another folder with MMTUNE_CACHE."
+            raise DataError(partial.parent, message) from None
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return SampleStore(folder, source.path)
+
+
+def _require_space(source: Source, folder: Path) -> None:
+    needed = Path(source.path).stat().st_size * FREE_BYTES_PER_SOURCE_BYTE if Path(source.path).is_file() else 0
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        sizes = f"needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+        raise DataError(folder.parent, f"too little space to prepare {source.path} ({sizes}). Set MMTUNE_CACHE.")
+
+
+def _write_store(source: Source, encoder: BatchEncoder, folder: Path, progress: Callable[[int], None]) -> None:
+    writer = StoreWriter(folder, encoder.num_image_tokens)
+    pending: deque[tuple[list[_Parsed], Future[Any]]] = deque()
+    with ThreadPoolExecutor(1) as pool:  # tokenizing runs beside the reading and parsing of the next records
+        records = iter(read_records(source.path, split=source.split))
+        while batch := list(islice(records, RECORDS_PER_BATCH)):
+            parsed = [_parsed(record, source) for record in batch]
+            items = [entry.item for entry in parsed if entry.item is not None]
+            pending.append((parsed, pool.submit(encoder.tokenize, items)))
+            if len(pending) > BATCHES_AHEAD:
+                _add(writer, encoder, source, *pending.popleft())
+                progress(writer.counts["num_records"])
+        while pending:
+            _add(writer, encoder, source, *pending.popleft())
+        progress(writer.counts["num_records"])
+    writer.close()
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    record: Record
+    item: Item | None
+    problem: str = ""
+
+
+def parsed_record(record: Record, source: Source) -> Item:
+    """Return the checked conversation or document of a record.
+
+    Raises:
+        DataError: it is bad.
+    """
+    return parse_record(record, source.format, columns=source.columns, prompt=source.prompt)
+
+
+def _parsed(record: Record, source: Source) -> _Parsed:
+    try:
+        return _Parsed(record, parsed_record(record, source))
+    except DataError as error:
+        return _Parsed(record, None, error.message)
+
+
+def _add(
+    writer: StoreWriter, encoder: BatchEncoder, source: Source, parsed: list[_Parsed], tokens: "Future[Any]"
+) -> None:
+    good = [entry for entry in parsed if entry.item is not None]
+    places = [entry.record.place for entry in good]
+    encoded = iter(encoder.assemble([entry.item for entry in good], places, tokens.result()))
+    kept = []
+    for entry in parsed:
+        line, file = entry.record.line, str(entry.record.path)
+        file = "" if file == source.path else file
+        problem = entry.problem
+        if entry.item is not None:
+            samples = next(encoded)
+            problem = samples.message if isinstance(samples, DataError) else _no_answer(samples)
+        if problem:
+            writer.add_problem(Finding.of(file, line, problem))
+            continue
+        kept.append(EncodedRecord(samples, line, file, _hashes(entry.item)))
+        for message in text_warnings(entry.item):
+            writer.add_warning(Finding.of(file, line, message))
+    writer.add(kept)
+
+
+def _no_answer(samples: list[Any]) -> str:
+    if any(sample.num_supervised_tokens for sample in samples):
+        return ""
+    num_cut = sum(sample.num_cut_tokens for sample in samples)
+    return f"No answer is left within max_length ({num_cut} tokens cut). Raise data.max_length."
+
+
+def _hashes(item: Item | None) -> tuple[int, int, int]:
+    """Of the first question with its images, the first answer and all that is said."""
+    if not isinstance(item, Conversation):
+        assert item is not None
+        number = _hash(item.text)
+        return number, 0, number
+    texts = ["\x1f".join([message.role, *map(_content, message.content)]) for message in item.messages]
+    end = 2 if item.messages[0].role == "system" else 1
+    return _hash("\x1e".join(texts[:end])), _hash(texts[end]), _hash("\x1e".join(texts))
+
+
+def _content(part: str | ImageSlot) -> str:
+    if isinstance(part, str):
+        return part
+    content = hashlib.blake2b(part.data).hexdigest() if part.data is not None else ""
+    return f"\x1d{'' if content else part.path}:{part.offset}:{part.size}:{content}"
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

@@ -1,0 +1,66 @@
+"""The first step of every training: the data is prepared and checked, and what was found is said and kept."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from mmtune.build_data import Reader, build_dataset, require_good
+from mmtune.data.check import DataReport
+from mmtune.data.dataset import PackedDataset, SampleDataset
+from mmtune.data.sample_store import Finding
+from mmtune.progress import Bars
+from mmtune.schema import Config
+
+log = logging.getLogger(__name__)
+PROBLEMS_FILE = "data_problems.jsonl"
+SHOWN_PROBLEMS = 10
+
+
+def prepare_data(config: Config, reader: Reader, folder: Path) -> tuple[SampleDataset, DataReport]:
+    """Return the samples of a run; what is wrong with the data is listed in the run's folder.
+
+    Raises:
+        DataError: a source cannot be read, or records are bad and `data.on_bad_record` is `error`.
+        ConfigError: no sample is left.
+    """
+    with Bars() as bars:
+        dataset, report = build_dataset(config, reader, bars)
+    if report.problems:
+        write_findings(folder / PROBLEMS_FILE, report.problems)
+    require_good(config.data, dataset, report, folder / PROBLEMS_FILE)
+    return dataset, report
+
+
+def write_findings(path: Path, findings: list[Finding]) -> None:
+    """Write one JSON object a line: `file`, `line`, `reason`, `mend`."""
+    lines = [json.dumps(vars(finding), ensure_ascii=False) + "\n" for finding in findings]
+    path.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+
+
+def log_data(config: Config, dataset: SampleDataset, rows: SampleDataset | PackedDataset, report: DataReport) -> None:
+    """Say what is trained on."""
+    num_supervised = int(dataset.values("num_supervised").sum())
+    log.info("%d samples, %d tokens, %d of them supervised", len(dataset), dataset.lengths.sum(), num_supervised)
+    if isinstance(rows, PackedDataset):
+        share = 100 * rows.lengths.sum() / (len(rows) * config.data.max_length)
+        log.info("%d packs of data.max_length=%d, %.1f %% full", len(rows), config.data.max_length, share)
+    if report.num_cut:
+        log.warning("%d samples were cut at data.max_length=%d", report.num_cut, config.data.max_length)
+    for finding in report.problems[:SHOWN_PROBLEMS]:
+        log.warning("skipped %s: %s", finding.place, finding.message)
+    if len(report.problems) > SHOWN_PROBLEMS:
+        log.warning("skipped %d records in all; %s lists them", len(report.problems), PROBLEMS_FILE)
+
+
+def data_facts(config: Config, dataset: SampleDataset, report: DataReport) -> dict[str, Any]:
+    """Return what `data.json` says."""
+    return {
+        "sources": report.sources,
+        "num_records": report.num_records,
+        "num_samples": report.num_samples,
+        "num_cut_samples": report.num_cut,
+        "num_tokens": int(dataset.lengths.sum()),
+        "num_supervised_tokens": int(dataset.values("num_supervised").sum()),
+        "skipped": [{"place": finding.place, "reason": finding.message} for finding in report.problems],
+    }

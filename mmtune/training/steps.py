@@ -1,0 +1,54 @@
+"""How many optimizer steps a run takes, known before a model loads."""
+
+import logging
+import math
+
+from mmtune.data.batches import BatchSampler
+from mmtune.data.dataset import PackedDataset, SampleDataset
+from mmtune.schema import Config
+
+log = logging.getLogger(__name__)
+FEW_STEPS = 20
+
+
+def batch_sampler(config: Config, rows: SampleDataset | PackedDataset) -> BatchSampler:
+    """Return the batches of a run."""
+    return BatchSampler(
+        rows.lengths,
+        rows.num_images > 0,
+        config.train.seed,
+        batch_size=config.train.per_device_train_batch_size,
+        max_tokens=config.data.max_tokens_per_batch,
+        group_by_length=config.data.group_by_length,
+        batches_per_step=config.train.gradient_accumulation_steps,
+    )
+
+
+def num_batches_per_epoch(config: Config, rows: SampleDataset | PackedDataset) -> int:
+    """Return how many batches an epoch has on one device."""
+    return len(batch_sampler(config, rows))
+
+
+def num_optimizer_steps(config: Config, num_batches: int) -> int:
+    """Return the optimizer steps of a run on one device, as the Trainer counts them.
+
+    The last step of an epoch may hold fewer batches than the others.
+
+    Worked example: 100 batches, accumulation 16 and 3 epochs are 7 steps an epoch and 21 in all.
+    """
+    if config.train.max_steps > 0:
+        return config.train.max_steps
+    steps_per_epoch = max(math.ceil(num_batches / config.train.gradient_accumulation_steps), 1)
+    return math.ceil(config.train.num_train_epochs * steps_per_epoch)
+
+
+def log_steps(config: Config, rows: SampleDataset | PackedDataset) -> None:
+    """Say how many optimizer steps are to come, and warn when they are few: packing and accumulation eat them up."""
+    steps = num_optimizer_steps(config, num_batches_per_epoch(config, rows))
+    log.info("%d optimizer steps", steps)
+    if steps < FEW_STEPS and config.train.max_steps < 0:
+        log.warning(
+            "only %d optimizer steps: a model learns little from so few. Raise train.num_train_epochs, or lower "
+            "train.gradient_accumulation_steps.",
+            steps,
+        )
