@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -6,7 +8,7 @@ from mmtune.data.mixing import Share, mix, path_and_limit
 
 def counts(order, sizes):
     ends = np.cumsum([0, *sizes])
-    return [int(((order >= a) & (order < b)).sum()) for a, b in zip(ends, ends[1:], strict=False)]
+    return [int(((order >= a) & (order < b)).sum()) for a, b in pairwise(ends)]
 
 
 def test_without_settings_every_sample_comes_once():

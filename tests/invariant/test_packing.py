@@ -145,6 +145,6 @@ def test_samples_are_apart_with_every_kind_of_attention(workspace, attention):
 
 
 def test_long_samples_are_cut_to_a_pack_and_lengths_are_those_of_the_items(built):
-    _, samples, packs = built
+    _, _, packs = built
     assert np.array_equal(packs.lengths, [len(packs[row]["input_ids"]) for row in range(len(packs))])
     assert packs.lengths.max() <= 256
