@@ -150,7 +150,7 @@ def require_good(config: DataConfig, dataset: SampleDataset, report: DataReport,
         first, *others = report.problems
         more = ""
         if others:
-            more = f" {len(others)} more are bad: {listed_in} lists them; data.on_bad_record=skip leaves them out."
+            more = f" {len(others)} more: {listed_in} lists all; data.on_bad_record=skip leaves them out."
         raise DataError(first.place, f"{first.message}{more}")
     if not len(dataset):
         raise ConfigError("data.train", f"no sample is left of {report.num_records} records: all were skipped.")
