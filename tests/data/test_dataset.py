@@ -99,10 +99,10 @@ def test_a_missing_image_is_skipped_and_listed(read, record, data_file):
     assert "1.png is missing" in report.skipped[0]["reason"]
 
 
-def test_broken_json_stops_the_run_even_where_bad_records_are_skipped(read, desk):
-    (desk / "data.jsonl").write_text('{"conversations": []}\n{"conv\n')
-    with pytest.raises(DataError, match=r"data\.jsonl:2: broken JSON"):
-        read(desk / "data.jsonl", on_bad_record="skip")
+def test_a_broken_array_stops_the_run_even_where_bad_records_are_skipped(read, desk):
+    (desk / "data.json").write_text('[{"conversations": []},\n{"conv\n')
+    with pytest.raises(DataError, match=r"data\.json:2: broken JSON"):
+        read(desk / "data.json", on_bad_record="skip")
 
 
 def test_every_max_length_gives_a_supervised_sample_or_an_error(read, record, data_file):
