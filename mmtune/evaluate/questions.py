@@ -61,6 +61,8 @@ def read_questions(
 
 
 def _question(record: Record, folder: Path, set_name: str) -> Question:
+    if record.problem:
+        raise DataError(record.place, record.problem)
     value: Any = record.value
     if not isinstance(value, dict) or not isinstance(value.get("question"), str) or not value["question"].strip():
         raise DataError(record.place, "a question is an object with a text under 'question'. Mend the record.")

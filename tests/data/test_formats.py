@@ -1,6 +1,6 @@
 import pytest
 
-from mmtune.conversation import ImageSlot, Message
+from mmtune.conversation import Document, ImageSlot
 from mmtune.data.formats import FORMATS, detect_format, parse_record
 from mmtune.data.records import Record
 from mmtune.errors import ConfigError, DataError
@@ -22,161 +22,133 @@ def contents(conversation):
     return [(message.role, message.content) for message in conversation.messages]
 
 
-def test_llava(record):
-    talk = record("<image>\nWhat?", "A cat.", "Sure?", "Yes.", image="cat.jpg", id="7")
-    assert contents(parse(talk)) == [
-        ("user", (ImageSlot("cat.jpg"), "\nWhat?")),
-        ("assistant", ("A cat.",)),
-        ("user", ("Sure?",)),
-        ("assistant", ("Yes.",)),
-    ]
+TALK = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]
+ROLES = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+TREE = {"role": "prompter", "text": "Hi", "replies": [{"role": "assistant", "text": "Hello."}]}
+DETECTED = [
+    ("llava", {"conversations": TALK}),
+    ("sharegpt", {"conversations": ROLES}),
+    ("sharegpt", {"conversations": TALK, "system": "Be kind."}),
+    ("sharegpt", {"conversations": TALK, "tools": ""}),
+    ("messages", {"messages": ROLES}),
+    ("oasst", {"prompt": TREE}),
+    ("alpaca", {"instruction": "Hi", "output": "Hello."}),
+    ("pairs", {"question": "Hi", "answer": "Hello."}),
+    ("pairs", {"input": "Hi", "output": "Hello."}),
+    ("pairs", {"prompt": "Hi", "response": "Hello."}),
+    ("pairs", {"prompt": "Hi", "completion": "Hello."}),
+    ("pairs", {"query": "Hi", "response": "Hello."}),
+    ("caption", {"caption": "A cat.", "image": "a.jpg"}),
+    ("text", {"text": "All of it."}),
+]
 
 
-def test_llava_takes_a_system_turn_and_openai_names(record):
-    talk = record("Hi", "Hello.")
-    talk["conversations"].insert(0, {"from": "system", "value": "Be kind."})
-    talk["conversations"][1]["from"] = "user"
-    talk["conversations"][2]["from"] = "assistant"
-    assert [message.role for message in parse(talk).messages] == ["system", "user", "assistant"]
+@pytest.mark.parametrize(("name", "value"), DETECTED)
+def test_every_format_is_detected_and_can_be_named(name, value):
+    assert detect_format(Record({"id": 1, **value}, "data.json", 1)) == name
+    assert parse({"id": 1, **value}) == parse(value, name)
 
 
-def test_caption():
-    expected = (Message("user", (ImageSlot("a.jpg"),)), Message("assistant", ("A cat.",)))
-    assert parse({"image": "a.jpg", "caption": "A cat."}).messages == expected
-    assert parse({"image": ["a.jpg", "b.jpg"], "caption": "Cats."}).images == ("a.jpg", "b.jpg")
-
-
-@pytest.mark.parametrize("images", [{"image": "a.jpg"}, {"images": ["a.jpg"]}, {"images": "a.jpg", "image": None}])
-def test_messages(images):
-    talk = [
-        {"role": "system", "content": "Be kind."},
-        {"role": "user", "content": "What is <image>?"},
-        {"role": "assistant", "content": "A cat."},
-    ]
-    assert contents(parse({"messages": talk} | images)) == [
-        ("system", ("Be kind.",)),
-        ("user", ("What is ", ImageSlot("a.jpg"), "?")),
-        ("assistant", ("A cat.",)),
-    ]
-
-
-def test_every_format_is_detected():
-    for key, name in {"conversations": "llava", "messages": "messages", "caption": "caption"}.items():
-        assert detect_format(Record({"id": 1, key: []}, "data.json", 1)) == name
-        assert name in FORMATS
-
-
-@pytest.mark.parametrize("identity", [{}, {"id": 5}, {"id": "5"}, {"id": None}])
-def test_an_id_may_be_missing_or_of_any_type(record, identity):
-    assert parse(record("Hi", "Hello.") | identity) == parse(record("Hi", "Hello."))
-
-
-@pytest.mark.parametrize("image", ["a.jpg", ["a.jpg"]])
-def test_an_image_is_a_text_or_a_list(record, image):
-    assert parse(record("<image>", "A cat.", image=image)).images == ("a.jpg",)
-
-
-@pytest.mark.parametrize("image", [None, "", []])
-def test_no_image_has_several_spellings(record, image):
-    assert parse(record("Hi", "Hello.") | {"image": image}).images == ()
-
-
-def test_two_images_in_one_turn_stand_in_place(record):
-    talk = record("Left <image> right <image>?", "Two.", image=["1.jpg", "2.jpg"])
-    expected = ("Left ", ImageSlot("1.jpg"), " right ", ImageSlot("2.jpg"), "?")
-    assert parse(talk).messages[0].content == expected
-
-
-def test_two_images_in_two_turns_stand_in_place(record):
-    talk = record("<image>What?", "A cat.", "And<image>", "A dog.", image=["1.jpg", "2.jpg"])
-    conversation = parse(talk)
-    assert [message.images for message in conversation.messages] == [("1.jpg",), (), ("2.jpg",), ()]
-    assert conversation.images == ("1.jpg", "2.jpg")
-
-
-def test_marks_in_answers_are_text(record):
-    talk = record("<image> What stands here?", "The word <image>.", image="1.jpg")
-    assert parse(talk).messages[1].content == ("The word <image>.",)
+def test_every_format_of_the_table_is_detected():
+    assert {name for name, _ in DETECTED} == {*FORMATS}
 
 
 @pytest.mark.parametrize(
-    ("turns", "image", "words"),
+    ("first", "second"),
     [
-        (("What?", "A cat."), "1.jpg", "1 image but 0 '<image>' marks in the question"),
-        (("<image>", "A cat."), None, "0 images but 1 '<image>' mark in the question"),
-        (("<image><image>", "A cat."), "1.jpg", "1 image but 2 '<image>' marks"),
-        (("<image>", "A cat."), ["1.jpg", "2.jpg"], "2 images but 1 '<image>' mark "),
-        (("What?", "<image>"), "1.jpg", "1 image but 0 '<image>' marks"),
+        ({"conversations": TALK}, {"messages": ROLES}),
+        ({"messages": ROLES}, {"prompt": "Hi", "response": "Hello."}),
+        ({"prompt": TREE}, {"instruction": "Hi", "output": "Hello."}),
+        ({"instruction": "Hi", "output": "Hello.", "input": ""}, {"text": "### Instruction: Hi"}),
+        ({"instruction": "Hi", "input": "x", "output": "Hello."}, {"caption": "x", "image": "a.jpg"}),
+        ({"question": "What?", "answer": "A cat."}, {"caption": "A cat.", "image": "a.jpg"}),
+        ({"question": "What?", "answer": "A cat."}, {"input": "x", "output": "y"}),
+        ({"input": "x", "output": "y"}, {"prompt": "x", "response": "z"}),
+        ({"prompt": "x", "response": "y"}, {"completion": "z"}),
+        ({"prompt": "x", "completion": "y"}, {"query": "z", "caption": "w"}),
+        ({"query": "x", "response": "y"}, {"caption": "w", "text": "v"}),
+        ({"caption": "A cat.", "image": "a.jpg"}, {"text": "a cat"}),
     ],
 )
-def test_each_image_needs_one_mark(record, turns, image, words):
-    message = error_of(record(*turns, image=image))
-    assert words in message
-    assert message.endswith("Each image needs one mark.")
+def test_where_two_formats_fit_the_first_of_the_table_counts(first, second):
+    both = {**second, **first}
+    assert detect_format(Record(both, "data.json", 1)) == detect_format(Record(first, "data.json", 1))
+    name = detect_format(Record(first, "data.json", 1))
+    assert parse(both) == parse(both, name)
+    alone = first | {key: second[key] for key in ("image",) if key in second}
+    assert parse(both).messages == parse(alone, name).messages
+
+
+def test_keys_without_a_value_do_not_decide():
+    """As a data set of several formats has them, whose rows all have the same columns."""
+    empty = dict.fromkeys(("conversations", "messages", "instruction", "question", "answer", "caption", "image"))
+    assert parse(empty | {"text": "All of it."}) == Document("All of it.")
+    assert parse(empty | {"messages": ROLES}).messages[1].text == "Hello."
+
+
+def test_a_record_with_a_problem_is_an_error_at_its_place():
+    with pytest.raises(DataError, match=r"^data.json:8: broken JSON: x\. Mend the line\.$"):
+        parse_record(Record(None, "data.json", 8, "broken JSON: x. Mend the line."))
+
+
+def test_columns_rename_before_the_format_is_detected():
+    row = {"问题": "What?", "回答": "A cat.", "图": "a.jpg", "text": "else"}
+    columns = {"question": "问题", "answer": "回答", "image": "图"}
+    conversation = parse_record(Record(row, "data.csv", 1), columns=columns)
+    assert contents(conversation) == [("user", (ImageSlot("a.jpg"), "\nWhat?")), ("assistant", ("A cat.",))]
+    assert parse_record(Record(row, "data.csv", 1), columns={"text": "问题"}) == Document("What?")
+
+
+def test_columns_may_swap_names_and_hide_what_they_take():
+    row = {"question": "A cat.", "answer": "What?", "caption": "x"}
+    swapped = parse_record(Record(row, "data.csv", 1), columns={"question": "answer", "answer": "question"})
+    assert [message.text for message in swapped.messages] == ["What?", "A cat."]
+    assert parse_record(Record({"caption": "All."}, "data.csv", 1), columns={"text": "caption"}) == Document("All.")
 
 
 @pytest.mark.parametrize(
-    ("roles", "words"),
+    ("columns", "words"),
     [
-        (("human", "bot"), "turn 2 has the unknown role 'bot'. Roles are human, gpt and system."),
-        (("human", "human", "gpt"), "turn 2 is the user's, expected the assistant's"),
-        (("human", "gpt", "gpt"), "turn 3 is the assistant's, expected the user's"),
-        (("gpt", "human", "gpt"), "turn 1 is the assistant's, expected the user's"),
-        (("system", "gpt", "human"), "turn 2 is the assistant's, expected the user's"),
-        (("human", "gpt", "system"), "turn 3 is the system's, expected the user's"),
-        (("human", "gpt", "human"), "ends with the user's turn"),
-        (("human",), "at least one question and one answer"),
-        (("system", "human"), "at least one question and one answer"),
-        ((), "at least one question and one answer"),
-    ],
-)
-def test_turns_are_never_merged_or_dropped(roles, words):
-    assert words in error_of({"conversations": [{"from": role, "value": "text"} for role in roles]})
-
-
-@pytest.mark.parametrize("answer", ["", " \n"])
-def test_an_empty_answer_is_an_error(record, answer):
-    assert "turn 4: the answer is empty" in error_of(record("Hi", "Hello.", "Sure?", answer))
-
-
-def test_an_empty_question_is_an_error_unless_it_shows_an_image(record):
-    assert "turn 1: the question is empty" in error_of(record("", "Hello."))
-    assert parse(record("<image>", "A cat.", image="1.jpg")).images == ("1.jpg",)
-
-
-def test_half_of_a_surrogate_pair_is_an_error_and_a_whole_one_is_text(record):
-    assert "turn 2 holds half of a surrogate pair" in error_of(record("Hi", "\ud83d"))
-    assert parse(record("Hi", "\U0001f600")).messages[1].text == "\U0001f600"
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        ({"conversation": []}, "key 'conversation' is not known. Did you mean 'conversations'?"),
-        ({"message": []}, "Did you mean 'messages'?"),
         (
-            {"text": "x", "id": 1},
-            "no known format (got text, id). A record has one of: conversations, messages, caption.",
+            {"question": "Fragen", "answer": "a"},
+            "no column 'Fragen' (for 'question'). Did you mean 'Frage'? There are Frage, a.",
         ),
-        ({}, "no known format (got an object)"),
-        ([1], "a record is a JSON object (got a list)"),
-        (None, "a record is a JSON object (got nothing)"),
-        ({"conversations": "Hi"}, "'conversations' must be a list of turns (got a text)"),
-        ({"conversations": ["Hi"]}, "turn 1 must be an object with 'from' and 'value' (got a text)"),
-        ({"conversations": [{"value": "Hi"}]}, "turn 1: 'from' must name the role (got nothing)"),
-        ({"conversations": [{"from": "human", "value": 5}]}, "turn 1: 'value' must be a text (got a number)"),
-        ({"messages": [{"role": "human", "content": "x"}]}, "unknown role 'human'. Roles are system, user, assistant."),
-        ({"messages": [{"role": "user", "content": ["x"]}]}, "turn 1: 'content' must be a text (got a list)"),
-        ({"caption": "A cat."}, "no 'image'"),
-        ({"caption": None, "image": "1.jpg"}, "'caption' must be a text (got nothing)"),
-        ({"caption": " ", "image": "1.jpg"}, "turn 2: the answer is empty"),
-        ({"caption": "A cat.", "image": 5}, "'image' must be a path or a list of paths (got a number)"),
-        ({"caption": "A cat.", "image": ["1.jpg", None]}, "'image' must be a path or a list of paths"),
-        ({"caption": "A cat.", "image": "1.jpg", "images": ["2.jpg"]}, "both 'image' and 'images'"),
+        ({"questoin": "Frage"}, "columns name 'questoin', which no format reads. Did you mean 'question'?"),
     ],
 )
-def test_malformed_records_say_what_is_wrong(value, words):
-    assert words in error_of(value)
+def test_columns_that_do_not_fit_name_the_nearest(columns, words):
+    with pytest.raises(DataError) as caught:
+        parse_record(Record({"Frage": "What?", "a": "A cat."}, "data.csv", 3), columns=columns)
+    assert str(caught.value) == f"data.csv:3: {words}"
+
+
+def test_a_column_that_is_there_but_empty_is_no_unknown_column():
+    row = Record({"Frage": "What?", "a": None}, "data.csv", 3)
+    with pytest.raises(DataError, match="'question' has no 'answer' beside it"):
+        parse_record(row, columns={"question": "Frage", "answer": "a"})
+
+
+def test_the_prompt_is_asked_of_captions_without_their_own():
+    expected = ("user", (ImageSlot("a.jpg"), "\nDescribe it."))
+    plain = {"caption": "A cat.", "image": "a.jpg"}
+    own = plain | {"prompt": "What?"}
+    assert contents(parse_record(Record(plain, "a.json", 1), prompt="Describe it."))[0] == expected
+    assert (
+        contents(parse(own))[0][1][1] == contents(parse_record(Record(own, "a", 1), prompt="It?"))[0][1][1] == "\nWhat?"
+    )
+    assert plain == {"caption": "A cat.", "image": "a.jpg"}
+    talk = Record({"messages": ROLES}, "a.json", 1)
+    assert parse_record(talk, prompt="Describe it.") == parse_record(talk)
+
+
+def test_characters_that_no_tokenizer_takes_are_errors_in_every_role():
+    for number, role in enumerate(("system", "user", "assistant"), 1):
+        for bad, words in (("a\0b", "a NUL character"), ("\ud83d", "half of a surrogate pair")):
+            talk = [{"role": "system", "content": "s"}, *map(dict, ROLES)]
+            talk[number - 1]["content"] = bad
+            assert error_of({"messages": talk}).startswith(f"turn {number} holds {words}"), role
+    assert "the text holds a NUL character (\\u0000). Remove it." in error_of({"text": "a\0b"})
+    assert "the text holds half of a surrogate pair" in error_of({"text": "\udc00"})
 
 
 def test_a_format_that_is_named_is_used(record):

@@ -1,0 +1,107 @@
+"""The rules that every dialogue and document keeps, whatever format it came from, and words for wrong values."""
+
+from typing import Any
+
+from mmtune.conversation import Conversation, Document, Message
+
+
+def check_conversation(conversation: Conversation) -> None:
+    """Hold the rules every dialogue keeps: an optional system message, then user and assistant in turns.
+
+    Two turns of one role are never merged, an empty answer is never trained, and some answer is.
+
+    Raises:
+        ValueError: with the turn and the mend.
+    """
+    turns = conversation.messages
+    start = 1 if turns and turns[0].role == "system" else 0
+    if len(turns) - start < 2:
+        raise ValueError("the dialogue needs at least one question and one answer.")
+    is_supervised = False
+    for number, message in enumerate(turns, 1):
+        _check_characters(message, number)
+        if number <= start:
+            continue
+        expected = "user" if (number - start) % 2 else "assistant"
+        if message.role != expected:
+            raise ValueError(
+                f"turn {number} is the {message.role}'s, expected the {expected}'s. Turns alternate, user first."
+            )
+        if expected == "assistant":
+            is_supervised |= message.supervised
+            if not message.text.strip():
+                raise ValueError(f"turn {number}: the answer is empty. Give it a text, or drop the record.")
+        elif not message.content:
+            raise ValueError(f"turn {number}: the question is empty. Give it a text or an image.")
+    if turns[-1].role != "assistant":
+        raise ValueError(f"the dialogue ends with the {turns[-1].role}'s turn. Its last turn must be an answer.")
+    if not is_supervised:
+        raise ValueError("no answer is trained: each has loss or weight 0. Train one, or drop the record.")
+
+
+def check_document(document: Document) -> None:
+    """Hold the rules of a document: it has a text, in whole characters.
+
+    Raises:
+        ValueError: with the mend.
+    """
+    if not document.text.strip():
+        raise ValueError("the text is empty. Give it one, or drop the record.")
+    if problem := _broken_characters(document.text):
+        raise ValueError(f"the text {problem}")
+
+
+def _check_characters(message: Message, number: int) -> None:
+    for part in message.content:
+        if isinstance(part, str) and (problem := _broken_characters(part)):
+            raise ValueError(f"turn {number} {problem}")
+
+
+def _broken_characters(text: str) -> str:
+    """What of a text no tokenizer takes, as the end of a sentence; empty where all is well."""
+    if "\0" in text:
+        return "holds a NUL character (\\u0000). Remove it."
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return "holds half of a surrogate pair (such as \\ud83d). Write the whole character."
+    return ""
+
+
+def kind_of(value: Any) -> str:
+    """What a value of a record is, in words: `a text`, `a list`, `nothing`."""
+    if value is None:
+        return "nothing"
+    names = {
+        str: "a text",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+    }
+    return names.get(type(value), type(value).__name__)
+
+
+def text_of(record: dict[str, Any], key: str) -> str:
+    """Return a text that a record must have.
+
+    Raises:
+        ValueError: it is missing or something else.
+    """
+    value = record.get(key)
+    if isinstance(value, str):
+        return value
+    if value is None:
+        raise ValueError(f"'{key}' is missing or empty. Give it a text, or name its column.")
+    raise ValueError(f"'{key}' must be a text (got {kind_of(value)}).")
+
+
+def optional_text(record: dict[str, Any], key: str) -> str:
+    """Return a text that a record may have, or an empty one.
+
+    Raises:
+        ValueError: it is something else than a text.
+    """
+    return "" if record.get(key) is None else text_of(record, key)
