@@ -91,18 +91,26 @@ def read_hub_dataset(name: str, split: str | None = None) -> Iterator[Record]:
     Raises:
         DataError: `datasets` is missing, or the data set cannot be loaded.
     """
+    yield from _dataset_records(_load_hub_dataset(name, split), Path(name))
+
+
+def hub_fingerprint(name: str, split: str | None = None) -> str:
+    """Return what `datasets` knows the content of a hub data set by; arguments and errors as `read_hub_dataset`."""
+    return _load_hub_dataset(name, split)._fingerprint
+
+
+def _load_hub_dataset(name: str, split: str | None) -> Any:
     datasets = import_extra("datasets", name)
     owner_name, config = name.removeprefix(HUB_PREFIX).strip("/"), None
     if owner_name.count("/") == 2:
         owner_name, config = owner_name.rsplit("/", 1)
     try:
-        dataset = datasets.load_dataset(owner_name, config, split=split or "train")
+        return datasets.load_dataset(owner_name, config, split=split or "train")
     except Exception as error:  # the network, the hub and every builder raise their own kinds
         reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
         raise DataError(
             name, f"cannot be loaded: {reason:.300}. Mend the name or the split, or check the network."
         ) from None
-    yield from _dataset_records(dataset, Path(name))
 
 
 def _dataset_records(dataset: Any, path: Path) -> Iterator[Record]:

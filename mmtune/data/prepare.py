@@ -21,7 +21,7 @@ from mmtune.data.encode import BatchEncoder
 from mmtune.data.formats import parse_record
 from mmtune.data.records import Record, read_records
 from mmtune.data.sample_store import FACTS_FILE, EncodedRecord, Finding, SampleStore, StoreWriter
-from mmtune.data.sources import source_key
+from mmtune.data.source_key import source_key
 from mmtune.data.text_warnings import text_warnings
 from mmtune.errors import DataError
 from mmtune.hashing import value_hash
@@ -154,7 +154,7 @@ def _add(
             writer.add_problem(Finding.of(file, line, problem))
             continue
         kept.append(EncodedRecord(samples, line, file, _hashes(entry.item)))
-        for message in text_warnings(entry.item):
+        for message in text_warnings(entry.item) if isinstance(entry.item, Conversation) else ():
             writer.add_warning(Finding.of(file, line, message))
     writer.add(kept)
 

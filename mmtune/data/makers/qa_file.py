@@ -67,6 +67,8 @@ def read_finished(path: Path) -> Finished:
     parts: dict[Job, set[int]] = {}
     jobs: list[tuple[Job, int]] = []
     for record in read_records(path) if whole.strip() else ():
+        if record.problem:
+            raise DataError(record.place, record.problem)
         job, part, num_parts = _job_of(record.value, record.place)
         parts.setdefault(job, set()).add(part)
         jobs.append((job, num_parts))

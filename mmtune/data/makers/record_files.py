@@ -100,8 +100,10 @@ def object_of(record: Record) -> dict[str, Any]:
     """Return a record's keys and values.
 
     Raises:
-        DataError: the record is no object.
+        DataError: the record could not be read, or is no object.
     """
+    if record.problem:
+        raise DataError(record.place, record.problem)
     if not isinstance(record.value, dict):
         raise DataError(record.place, f"a record is a JSON object (got {to_line(record.value):.60}).")
     return record.value

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmtune.data.formats import IMAGE_MARK, parse_record
+from mmtune.data.formats import parse_record
+from mmtune.data.image_values import IMAGE_MARK
 from mmtune.data.records import Record, read_records
 from mmtune.errors import DataError
 from mmtune.lookup import nearest
