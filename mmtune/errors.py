@@ -14,7 +14,8 @@ class MMTuneError(Exception):
 
     def __init__(self, place: object, message: str):
         self.place = str(place)
-        self.message = " ".join(message.split())
+        one_line = " ".join(message.split())
+        self.message = one_line.encode("utf-8", "backslashreplace").decode()  # a quoted text may be half a character
         super().__init__(f"{self.place}: {self.message}")
 
 

@@ -146,7 +146,7 @@ def _renamed(value: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
         if column not in value:
             names = [str(name) for name in value]
             raise ValueError(
-                f"no column '{column}' (for '{key}').{nearest(column, names)} There are {', '.join(names)}."
+                f"no column '{column}' (for '{key}').{nearest(column, names)} There are {', '.join(names):.200}."
             )
     rest = {key: each for key, each in value.items() if key not in columns.values()}
     return rest | {key: value[column] for key, column in columns.items()}

@@ -111,7 +111,7 @@ def _unknown_role(name: Any, number: int, role_key: str, known: str) -> str:
         return f"turn {number}: '{role_key}' must name the role (got {kind_of(name)})."
     if name in TOOL_ROLES:
         return f"turn {number} is of a tool (role '{name}'); the use of tools is not trained here. Drop the record."
-    return f"turn {number} has the unknown role '{name}'. Roles are {known}."
+    return f"turn {number} has the unknown role '{name:.40}'. Roles are {known}."
 
 
 def _is_supervised(turn: dict[str, Any], role: str, number: int) -> bool:

@@ -126,4 +126,4 @@ def _read_file(path: Path) -> Iterator[Record]:
     except PermissionError:
         raise DataError(path, "no permission to read it. Mend its mode, or name another file.") from None
     except OSError as error:
-        raise DataError(f"{path!s:.200}", f"cannot be read: {error.strerror or error}. Mend the path.") from None
+        raise DataError(f"{path!s:.200}", f"cannot be opened: {error.strerror or error}. Mend the path.") from None

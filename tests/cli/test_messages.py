@@ -234,7 +234,7 @@ def test_a_missing_data_file(mistake, config_file, desk):
         ("", "data.json: the file is empty. It needs at least one record."),
         ("[]", "data.json: the array is empty. It needs at least one record."),
         ('{"conversations": 1}\n{"con', "data.json:1: 'conversations' must be a list of turns (got a number)."),
-        ('[{"a": 1}', "data.json:1: no known format (got a). A record has one of: conversations, messages, caption."),
+        ('[{"a": 1}', "data.json:1: no known format (got a). A record has one of: conversations, messages,"),
         ('{"conversations"\n', "data.json:1: broken JSON: Expecting ':' delimiter at column 17. Mend the line."),
         ("[\n{,}]", "data.json:2: broken JSON in record 1: Expecting property name"),
     ],

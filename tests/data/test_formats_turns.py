@@ -171,3 +171,9 @@ def test_half_of_a_surrogate_pair_is_an_error_and_a_whole_one_is_text(record):
 )
 def test_malformed_records_say_what_is_wrong(value, words):
     assert words in error_of(value)
+
+
+def test_messages_can_be_written_whatever_they_quote():
+    message = error_of({"conversations": [{"from": "\ud83d" + "x" * 1000, "value": "Hi"}]})
+    assert "unknown role '\\ud83dxxx" in message
+    assert len(message.encode()) < 200

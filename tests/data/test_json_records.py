@@ -245,5 +245,5 @@ def test_a_pipe_is_read(tmp_path):
 
 def test_files_that_cannot_be_read_say_why(tmp_path):
     assert f"no such file (looked in {tmp_path})" in error_of(tmp_path / "nope.json")
-    assert "cannot be read: File name too long" in error_of(tmp_path / ("x" * 300))
+    assert "cannot be opened: File name too long" in error_of(tmp_path / ("x" * 300))
     assert "byte 0xe9, which is not UTF-8" in error_of(write(tmp_path / "data.json", '[{"a": "é"}]', "latin-1"))
