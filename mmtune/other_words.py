@@ -19,6 +19,7 @@ OTHER_WORDS = {
     "load_in_4bit": "model.llm.quantization",
     "lora": "model.adapter",
     "lr": "train.learning_rate",
+    "max_dataset_length": "data.train[0].limit",
     "max_epochs": "train.num_train_epochs",
     "max_iters": "train.max_steps",
     "max_keep_ckpts": "train.save_total_limit",
@@ -59,8 +60,8 @@ WORDS_WITHOUT_KEY = {
     "offline_processed_text_folder": "Data need no processing beforehand: name the file as data.train[0].path.",
     "pad_image_to_square": "Images are always padded to squares. Leave the key out.",
     "resume": "A run continues by an option: mmtune VERB CONFIG --resume.",
-    "shuffle_before_pack": "Samples are not packed yet. Leave the key out.",
+    "shuffle_before_pack": "Packs are drawn at random from all samples. Leave the key out.",
     "SYSTEM": "A system message stands in the record: a message with the role system.",
-    "use_varlen_attn": "Samples are not packed yet. Leave the key out.",
+    "use_varlen_attn": "Packed samples never see each other here. Leave the key out.",
 }
 """Words that have no key of their own here -> what does it."""

@@ -175,7 +175,7 @@ def test_words_that_have_no_key_here_are_answered_with_what_does_it(load, word):
 PARAMETERS = [
     ("data_path", "data.train[0].path=mine.json", lambda config: config.data.train[0].path, "mine.json"),
     ("max_length", "data.max_length=1024", lambda config: config.data.max_length, 1024),
-    ("pack_to_max_length", "data.pack_to_max_length=false", lambda config: config.data.pack_to_max_length, False),
+    ("pack_to_max_length", "data.pack_to_max_length=true", lambda config: config.data.pack_to_max_length, True),
     (
         "accumulative_counts",
         "train.gradient_accumulation_steps=4",
@@ -214,7 +214,6 @@ def test_each_parameter_that_people_know_is_set_by_our_name_and_answered_by_thei
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("data.pack_to_max_length=true", "'data.pack_to_max_length: true' is not there yet. Set it to false;"),
         (
             "train.sequence_parallel_size=2",
             "'train.sequence_parallel_size' can only be 1 yet: a device holds whole samples (got 2).",
@@ -223,6 +222,26 @@ def test_each_parameter_that_people_know_is_set_by_our_name_and_answered_by_thei
 )
 def test_what_is_not_there_yet_is_said(load, override, words):
     assert words in error_of(load, override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["data.pack_to_max_length=true", "data.group_by_length=true"],
+            "'data.group_by_length' and 'data.pack_to_max_length' do not go together: packs are full.",
+        ),
+        (
+            ["data.max_tokens_per_batch=100"],
+            "'data.max_tokens_per_batch' must hold a sample of data.max_length=2048 (got 100).",
+        ),
+        (["data.train.0.repeat=0"], "'data.train[0].repeat' must be greater than 0 (got 0.0)."),
+        (["data.cache_vision_features=true"], "needs a frozen vision encoder (there is no model.vision)"),
+        (["data.train=[{path: a.json, weight: 1}, {path: b.json}]"], "sources with a weight and without"),
+    ],
+)
+def test_settings_of_the_data_that_do_not_go_together(load, overrides, words):
+    assert words in error_of(load, *overrides)
 
 
 def test_a_config_in_python_is_answered_with_the_verb_that_converts_it(desk):

@@ -5,7 +5,6 @@ from typing import Any
 from mmtune.python_config import Reference, Unread
 
 EXPLANATIONS = {
-    "pack_to_max_length": "samples are not packed yet: there are more steps, each of fewer tokens",
     "pad_image_to_square": "images are always padded to squares",
     "sequence_parallel_size": "one device holds whole samples",
     "strategy": "DeepSpeed is not there yet",
@@ -13,7 +12,6 @@ EXPLANATIONS = {
     "load_from": "set model.init_from to start from weights",
     "max_position_embeddings": "positions stay as the model has them",
     "offline_processed_text_folder": "name the data file as data.train[0].path",
-    "max_dataset_length": "all records are read",
 }
 """Keys that are often met and never carried over -> why."""
 

@@ -11,7 +11,13 @@ from mmtune.errors import ConfigError
 TEMPLATE_NAMES = {"qwen_chat": "chatml"}
 """XTuner's names of prompt templates that are called otherwise here."""
 
-FORMATS = {"llava_map_fn": "llava", "openai_map_fn": "messages"}
+FORMATS = {
+    "llava_map_fn": "llava",
+    "openai_map_fn": "messages",
+    "alpaca_map_fn": "alpaca",
+    "alpaca_zh_map_fn": "alpaca",
+    "pretrain_map_fn": "text",
+}
 """XTuner's functions that read records -> our format."""
 
 LINEARS = {
@@ -65,7 +71,7 @@ def convert_model(model: Section, verb: str, chat_template: str) -> dict[str, An
             init_from = "runs/pretrain"
             model.notes.append("model.pretrained_pth: not set; model.init_from has to name the run of a pretrain")
         values |= {} if init_from is None else {"init_from": init_from}
-    model.drop_if(use_varlen_attn=False)
+    model.drop("use_varlen_attn")
     return values
 
 
@@ -151,7 +157,12 @@ def convert_data(top: Section, has_images: bool) -> ConvertedData:
     sources = [source for part in whole for source in _sources(part, has_images)]
     values: dict[str, Any] = {"train": sources}
     sampler = loader.section("sampler")
-    if sampler.name() == "LengthGroupedSampler":
+    is_packed = [part.take("pack_to_max_length", bool, False) for part in whole]
+    if any(is_packed):
+        values["pack_to_max_length"] = True
+        if not all(is_packed):
+            loader.notes.append("pack_to_max_length differs between datasets; all are packed")
+    elif sampler.name() == "LengthGroupedSampler":
         values["group_by_length"] = True
     lengths = {length for part in whole if (length := part.take("max_length", int)) is not None}
     if len(lengths) > 1:
@@ -160,7 +171,8 @@ def convert_data(top: Section, has_images: bool) -> ConvertedData:
     chat_template = _chat_template([name for name in templates if name], loader)
     for part in whole:
         part.drop("type", "tokenizer", "image_processor", "remove_unused_columns", "shuffle_before_pack")
-        part.drop_if(use_varlen_attn=False, pack_to_max_length=False, pad_image_to_square=True)
+        part.drop("use_varlen_attn")  # packed samples never see each other here
+        part.drop_if(pad_image_to_square=True)
         part.report()
     loader.drop("pin_memory", "collate_fn", "persistent_workers")
     loader.report()
@@ -186,18 +198,22 @@ def _sources(dataset: Section, has_images: bool) -> list[dict[str, Any]]:
     paths = dataset.take("data_path", str)
     files = _files(inner.values.pop("data_files", None)) if paths is None else [paths]
     hub_name = inner.take("path", str)
+    if not files and hub_name is not None:
+        files = [f"hub:{hub_name}"]
     if not files:
         files = ["data/train.json"]
-        name = hub_name or dataset.place("data_path")
-        dataset.notes.append(f"data: {name} is no file; data.train[0].path has to name one, JSON or JSON lines")
+        place = dataset.place("data_path")
+        dataset.notes.append(f"data: {place} is no file; data.train[0].path has to name one, JSON or JSON lines")
     function = dataset.name("dataset_map_fn")
     if function not in FORMATS:
         what = f"{function} reads records of another form" if function else "records in XTuner's own form"
         dataset.notes.append(f"data: {what}; write them as LLaVA's conversations or as messages")
-    extra = {"format": FORMATS[function]} if function in FORMATS else {}
+    extra: dict[str, Any] = {"format": FORMATS[function]} if function in FORMATS else {}
     folder = dataset.take("image_folder", str)
     if folder is not None and has_images:
         extra["image_folder"] = folder
+    if (limit := dataset.take("max_dataset_length", int)) is not None:
+        extra["limit"] = limit
     inner.drop("type")
     inner.drop_if(split="train")
     inner.report()

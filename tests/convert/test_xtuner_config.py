@@ -189,15 +189,14 @@ def test_a_text_sft(convert):
     assert config.model.llm.chat_template == "chatml"
     assert [(source.path, source.format) for source in config.data.train] == [
         ("a.jsonl", "messages"),
-        ("data/train.json", None),
+        ("hub:owner/alpaca", None),
     ]
+    assert config.data.pack_to_max_length
     assert (config.data.max_length, config.train.optim) == (1024, "paged_adamw_32bit")
     text = "\n".join(notes)
     for words in (
         ": def source(path): return dict(path=path) (not read)",
-        "data: owner/alpaca is no file; data.train[0].path has to name one",
         "data: records in XTuner's own form; write them as",
-        "train_dataloader.dataset.datasets[0].pack_to_max_length: True; samples are not packed yet",
         "train_dataloader.dataset.datasets[1].max_dataset_length: measure() (line",
         "strategy: {type: DeepSpeedStrategy}; DeepSpeed is not there yet",
     ):
