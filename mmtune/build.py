@@ -10,15 +10,15 @@ from typing import Any
 import torch
 
 from mmtune.conversation import IGNORE_INDEX, Conversation, Sample
+from mmtune.data.choose_template import chat_template
 from mmtune.data.dataset import SampleDataset, SampleReport, read_samples
 from mmtune.data.encode import encode
 from mmtune.data.formats import parse_record
 from mmtune.data.images import ImageTransform
 from mmtune.data.records import read_records
-from mmtune.data.template import TEMPLATES, ChatTemplate
+from mmtune.data.template import ChatTemplate
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.hashing import sampled_hash
-from mmtune.lookup import lookup
 from mmtune.models.adapters import attach_adapter, attach_vision_adapter
 from mmtune.models.language import choose_dtype, llm_folder, load_llm, load_tokenizer
 from mmtune.models.projector import Projector
@@ -78,8 +78,8 @@ def choose_device(name: str = "auto") -> torch.device:
 def build_parts(config: ModelConfig, device: torch.device) -> Parts:
     """Build a model from its config; the projector and the adapters are new."""
     dtype = choose_dtype(config.llm.dtype, device)
-    template = lookup(TEMPLATES, config.llm.chat_template, "model.llm.chat_template")
     tokenizer = load_tokenizer(config.llm.name_or_path, config.hub)
+    template = chat_template(config.llm.chat_template, tokenizer)
     llm: Any = load_llm(
         config.llm.name_or_path,
         dtype=dtype,
@@ -257,8 +257,8 @@ def inspect_samples(config: Config, num_image_tokens: int | None = None) -> tupl
     Raises:
         MMTuneError: the tokenizer or the data is wrong; images are not opened.
     """
-    template = lookup(TEMPLATES, config.model.llm.chat_template, "model.llm.chat_template")
     tokenizer = load_tokenizer(config.model.llm.name_or_path, config.model.hub)
+    template = chat_template(config.model.llm.chat_template, tokenizer)
     if num_image_tokens is None:
         vision = config.model.vision
         num_image_tokens = 0
