@@ -9,15 +9,15 @@ import numpy as np
 
 from mmtune.conversation import Sample
 from mmtune.data.check import DataReport, bad_image_samples, image_findings
+from mmtune.data.choose_template import chat_template
 from mmtune.data.dataset import PackedDataset, Part, SampleDataset
-from mmtune.data.encode import BatchEncoder
 from mmtune.data.image_folder import ImageFolder
 from mmtune.data.images import ImageTransform
 from mmtune.data.mixing import Share, mix, path_and_limit
 from mmtune.data.packing import pack
-from mmtune.data.prepare import Source, parsed_record, prepared
+from mmtune.data.prepare import RecordEncoder, Source, parsed_record, prepared
 from mmtune.data.records import read_records
-from mmtune.data.template import ChatTemplate, chat_template
+from mmtune.data.template import ChatTemplate
 from mmtune.errors import ConfigError, DataError
 from mmtune.models.language import load_tokenizer
 from mmtune.models.vision import vision_outline
@@ -92,9 +92,9 @@ def build_dataset(config: Config, reader: Reader, progress: Progress) -> tuple[S
     return dataset, report
 
 
-def build_encoder(config: DataConfig, reader: Reader) -> BatchEncoder:
+def build_encoder(config: DataConfig, reader: Reader) -> RecordEncoder:
     """Return what encodes records for a model."""
-    return BatchEncoder(reader.tokenizer, reader.template, reader.num_image_tokens, config.max_length)
+    return RecordEncoder(reader.tokenizer, reader.template, reader.num_image_tokens, config.max_length)
 
 
 def source_of(given: DataSource) -> Source:
@@ -173,4 +173,8 @@ def inspect_samples(config: Config, reader: Reader) -> Iterator[Sample]:
     for given in config.data.train:
         source = source_of(given)
         for record in read_records(source.path, split=source.split):
-            yield from encoder.encode(parsed_record(record, source), record.place)
+            batch = encoder.tokenize([parsed_record(record, source)], [record.place])
+            (samples,) = encoder.assemble(batch)
+            if isinstance(samples, DataError):
+                raise samples
+            yield from samples

@@ -19,7 +19,7 @@ class LLMConfig:
     """The language model."""
 
     name_or_path: str = MISSING  # a transformers folder, a .gguf file, a hub name or an embedded model
-    chat_template: str = MISSING  # a key of mmtune.data.template.TEMPLATES
+    chat_template: str = MISSING  # a key of mmtune.data.template.TEMPLATES, or tokenizer: the tokenizer's own
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 where a GPU has it, else float32
     quantization: Literal["nf4"] | None = None  # 4-bit base weights (QLoRA)
     double_quantization: bool = True  # quantize the constants of the quantization too

@@ -6,8 +6,8 @@ import torch
 
 from mmtune.build import Parts, load_run
 from mmtune.chat.generate import Decoding, answer_text, embed_images, generate_ids, stop_ids
-from mmtune.conversation import ImageSlot, Message
-from mmtune.data.encode import control_ids, opening_ids, prompt_ids
+from mmtune.conversation import ImageSlot, Message, Role
+from mmtune.data.encode import closing_ids, prompt_ids
 from mmtune.data.images import open_image
 from mmtune.errors import ConfigError
 
@@ -32,7 +32,8 @@ class ChatSession:
 
     def reset(self) -> None:
         """Forget the dialogue."""
-        self.ids = opening_ids(self.parts.template, self.parts.tokenizer)
+        self.ids: list[int] = []
+        self.last_role: Role | None = None
         self.image_embeds: torch.Tensor | None = None
         if self.system is not None:
             self._add_prompt(Message("system", (self.system,)))
@@ -66,14 +67,16 @@ class ChatSession:
         return embed_images(self.parts, pixels)
 
     def _add_prompt(self, message: Message) -> None:
-        self.ids += prompt_ids(message, self.parts.template, self.parts.tokenizer, self.parts.num_image_tokens)
+        parts = self.parts
+        self.ids += prompt_ids(message, parts.template, parts.tokenizer, parts.num_image_tokens, self.last_role)
+        self.last_role = message.role
 
     def _add_answer(self, new_ids: list[int]) -> None:
         """Close the answer as training closes it, also where it was cut off or ended with EOS."""
         stops = set(stop_ids(self.parts))
-        end = control_ids(self.parts.template.answer_end, self.parts.tokenizer)
         kept = new_ids[:-1] if new_ids and new_ids[-1] in stops else new_ids
-        self.ids += kept + end + control_ids(self.parts.template.separator, self.parts.tokenizer)
+        self.ids += kept + closing_ids(kept, self.parts.template, self.parts.tokenizer)
+        self.last_role = "assistant"
 
 
 def question_message(question: str, images: tuple[str, ...] = ()) -> Message:

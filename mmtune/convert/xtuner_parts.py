@@ -5,11 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmtune.convert.sections import Section, shown
-from mmtune.data.template import TEMPLATES
+from mmtune.data.template import OTHERWISE_IN_XTUNER, TEMPLATES, XTUNER_NAMES
 from mmtune.errors import ConfigError
-
-TEMPLATE_NAMES = {"qwen_chat": "chatml"}
-"""XTuner's names of prompt templates that are called otherwise here."""
 
 FORMATS = {
     "llava_map_fn": "llava",
@@ -183,11 +180,15 @@ def _chat_template(names: list[str], loader: Section) -> str:
     if len(names) != 1:
         loader.notes.append(f"prompt_template: {shown(names) if names else 'not to be found'}; internlm2_chat is taken")
         return "internlm2_chat"
-    name = TEMPLATE_NAMES.get(names[0], names[0])
+    name = XTUNER_NAMES.get(names[0], names[0])
     if name not in TEMPLATES:
-        known = ", ".join(TEMPLATES)
+        known = ", ".join(("tokenizer", *TEMPLATES))
         loader.notes.append(
             f"prompt_template: no template is called {name} here; model.llm.chat_template is one of {known}"
+        )
+    elif name in OTHERWISE_IN_XTUNER:
+        loader.notes.append(
+            f"prompt_template: {names[0]}; {name} is written as its model's makers do, XTuner's in other spaces or ends"
         )
     return name
 

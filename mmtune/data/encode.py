@@ -1,29 +1,23 @@
-"""From a conversation to token ids and labels: the one function that training and chat share.
+"""From conversations to token ids and labels: the one way that training and chat share. Text to ids: `text_encoder.py`.
 
-Ids and labels grow together, piece by piece, so the mask is right by construction and the prompt seen in training is
+Ids and labels grow together, turn by turn, so the mask is right by construction and the prompt seen in training is
 the prompt seen in chat. Text is tokenized once and never decoded to be tokenized again.
 """
 
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from mmtune.conversation import IGNORE_INDEX, IMAGE_TOKEN_ID, Conversation, Message, Sample
+from mmtune.conversation import IMAGE_TOKEN_ID, Conversation, Document, Message, Sample
+from mmtune.data.dialogue_encoder import DialogueEncoder, Item, encoder_of
 from mmtune.data.template import ChatTemplate
 from mmtune.errors import DataError
-
-
-class Tokenizer(Protocol):
-    """What `encode` needs of a tokenizer; any `PreTrainedTokenizerFast` has it."""
-
-    bos_token_id: int | None
-
-    def __call__(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool) -> dict[str, list[int]]:
-        """Return `{"input_ids": [...]}`."""
 
 
 def encode(
     conversation: Conversation,
     template: ChatTemplate,
-    tokenizer: Tokenizer,
+    tokenizer: Any,
     *,
     num_image_tokens: int,
     max_length: int | None = None,
@@ -38,7 +32,7 @@ def encode(
     Args:
         conversation: the dialogue. For training it ends with an answer; for a prompt it ends with a user turn.
         template: the pieces around each turn.
-        tokenizer: turns text into ids.
+        tokenizer: a `PreTrainedTokenizerFast`, or what has its `backend_tokenizer`.
         num_image_tokens: how many ids one image takes; 576 for CLIP ViT-L/14-336.
         max_length: ids beyond it are cut, images included. An image is kept whole or dropped with all that follows.
         add_generation_prompt: the last message is a user turn to be answered.
@@ -48,66 +42,188 @@ def encode(
         The sample. It may be without a supervised token where `max_length` cut off every answer.
 
     Raises:
-        DataError: there is an image and `num_image_tokens` is 0.
+        DataError: there is an image and `num_image_tokens` is 0, or a system message that the template cannot hold.
     """
     assert add_generation_prompt == (conversation.messages[-1].role == "user"), "the last turn must fit the purpose"
-    if conversation.images and not num_image_tokens:
-        reason = "has an image, but this model has no vision encoder. Set model.vision, or drop the image."
-        raise DataError(place, reason)
-    ids: list[int] = []
-    labels: list[int] = []
+    return _one(conversation, template, tokenizer, num_image_tokens, max_length, place)[0]
 
-    def add(new_ids: list[int], supervised: bool = False) -> None:
-        ids.extend(new_ids)
-        labels.extend(new_ids if supervised else [IGNORE_INDEX] * len(new_ids))
 
-    add(opening_ids(template, tokenizer))
-    for message in conversation.messages:
-        if message.role == "assistant":
-            add(answer_ids(message.text, template, tokenizer), message.supervised)
-            add(control_ids(template.separator, tokenizer))
+def encode_document(document: Document, tokenizer: Any, *, max_length: int | None, place: str = "") -> list[Sample]:
+    """Encode a text without turns: BOS, the text and EOS, where the tokenizer has them, all of them supervised.
+
+    A long text becomes several samples. Each begins with the last token of the one before, which is not supervised
+    there, so that every token but the very first is predicted exactly once.
+
+    Args:
+        document: the text.
+        tokenizer: as for `encode`.
+        max_length: ids of a sample, at least 2; None makes one sample.
+        place: `file:line`, kept for messages.
+    """
+    return _one(document, None, tokenizer, 0, max_length, place)
+
+
+def _one(
+    item: Item, template: ChatTemplate | None, tokenizer: Any, num_image_tokens: int, max_length: int | None, place: str
+) -> list[Sample]:
+    (samples,) = encode_batch(
+        [item], [place], template, tokenizer, num_image_tokens=num_image_tokens, max_length=max_length
+    )
+    if isinstance(samples, DataError):
+        raise samples
+    return samples
+
+
+def encode_batch(
+    items: Sequence[Item],
+    places: Sequence[str],
+    template: ChatTemplate | None,
+    tokenizer: Any,
+    *,
+    num_image_tokens: int,
+    max_length: int | None,
+) -> list[list[Sample] | DataError]:
+    """Encode many conversations and documents at once; see `encode` and `encode_document`.
+
+    Args:
+        items: in order.
+        places: `file:line` of each.
+        template: may be None where there are documents alone.
+        tokenizer: as for `encode`.
+        num_image_tokens: how many ids one image takes.
+        max_length: ids of a sample.
+
+    Returns:
+        For each item its samples, one for a conversation, or what is wrong with it.
+    """
+    return assemble_batch(
+        tokenize_batch(items, places, template, tokenizer, num_image_tokens=num_image_tokens), max_length=max_length
+    )
+
+
+@dataclass(frozen=True)
+class TokenizedBatch:
+    """Items with the ids of their texts.
+
+    Attributes:
+        items: the conversations and documents.
+        places: `file:line` of each.
+        texts: of each item the ids of its texts in order, or what is wrong with it.
+        encoder: made them.
+        num_image_tokens: how many ids one image takes.
+    """
+
+    items: Sequence[Item]
+    places: Sequence[str]
+    texts: list[list[list[int]] | DataError]
+    encoder: DialogueEncoder
+    num_image_tokens: int
+
+
+def tokenize_batch(
+    items: Sequence[Item],
+    places: Sequence[str],
+    template: ChatTemplate | None,
+    tokenizer: Any,
+    *,
+    num_image_tokens: int,
+) -> TokenizedBatch:
+    """Return the ids of all texts: the first half of `encode_batch`, which may run in a thread of its own."""
+    encoder = encoder_of(template, tokenizer)
+    wrong = [encoder.wrong(item, num_image_tokens) for item in items]
+    texts = [[] if reason else encoder.texts_of(item) for item, reason in zip(items, wrong, strict=True)]
+    for number, own in enumerate(texts):
+        if not all(map(_is_unicode, own)):
+            texts[number], wrong[number] = (
+                [],
+                "holds half of a surrogate pair (such as \\ud83d). Write the whole character.",
+            )
+    ids = iter(encoder.encoder.texts([text for own in texts for text in own]))
+    found: list[list[list[int]] | DataError] = []
+    for own, reason, place in zip(texts, wrong, places, strict=True):
+        found.append(DataError(place, reason) if reason else [next(ids) for _ in own])
+    return TokenizedBatch(items, places, found, encoder, num_image_tokens)
+
+
+def assemble_batch(batch: TokenizedBatch, *, max_length: int | None) -> list[list[Sample] | DataError]:
+    """Return the samples of tokenized items: the second half of `encode_batch`."""
+    encoder, num_image_tokens = batch.encoder, batch.num_image_tokens
+    image_ids = [IMAGE_TOKEN_ID] * num_image_tokens
+    found: list[list[Sample] | DataError] = []
+    for item, texts, place in zip(batch.items, batch.texts, batch.places, strict=True):
+        if isinstance(texts, DataError):
+            found.append(texts)
+        elif isinstance(item, Document):
+            found.append(encoder.document_samples(texts[0], max_length, place))
         else:
-            add(prompt_ids(message, template, tokenizer, num_image_tokens))
-    labels[0] = IGNORE_INDEX  # no position predicts the first one
-    end = _end(ids, num_image_tokens, max_length)
-    num_images = ids[:end].count(IMAGE_TOKEN_ID) // num_image_tokens if num_image_tokens else 0
-    return Sample(ids[:end], labels[:end], conversation.image_slots[:num_images], place, num_cut_tokens=len(ids) - end)
+            sample = Sample(*encoder.join(item.messages, texts, image_ids), place)
+            found.append([_cut(sample, num_image_tokens, max_length)])
+    return found
 
 
-def opening_ids(template: ChatTemplate, tokenizer: Tokenizer) -> list[int]:
-    """Ids before the first turn: the BOS token, where the template has one."""
-    return [tokenizer.bos_token_id] if template.bos and tokenizer.bos_token_id is not None else []
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def prompt_ids(message: Message, template: ChatTemplate, tokenizer: Tokenizer, num_image_tokens: int) -> list[int]:
-    """Ids of a system or user turn, up to where the answer begins."""
-    before, after = (template.system if message.role == "system" else template.user).split("{text}")
-    ids = control_ids(before, tokenizer)
-    for part in message.content:
-        ids += text_ids(part, tokenizer) if isinstance(part, str) else [IMAGE_TOKEN_ID] * num_image_tokens
-    return ids + control_ids(after, tokenizer)
-
-
-def answer_ids(text: str, template: ChatTemplate, tokenizer: Tokenizer) -> list[int]:
-    """Ids of an answer and of what closes it: the supervised ones."""
-    return text_ids(text, tokenizer) + control_ids(template.answer_end, tokenizer)
-
-
-def text_ids(text: str, tokenizer: Tokenizer) -> list[int]:
-    """Ids of what people say: special tokens that it spells are plain text."""
-    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]) if text else []
-
-
-def control_ids(piece: str, tokenizer: Tokenizer) -> list[int]:
-    """Ids of a template's piece: special tokens that it spells are themselves."""
-    return list(tokenizer(piece, add_special_tokens=False, split_special_tokens=False)["input_ids"]) if piece else []
-
-
-def _end(ids: list[int], num_image_tokens: int, max_length: int | None) -> int:
-    """Where to cut: at `max_length`, or before the image that it would cut through."""
+def _cut(sample: Sample, num_image_tokens: int, max_length: int | None) -> Sample:
+    """Cut at `max_length`, or before the image that it would cut through."""
+    ids, labels = sample.input_ids, sample.labels
     if max_length is None or len(ids) <= max_length:
-        return len(ids)
+        return sample
     end = max_length
     if ids[end] == IMAGE_TOKEN_ID:
         end -= ids[:end].count(IMAGE_TOKEN_ID) % num_image_tokens
-    return end
+    num_images = ids[:end].count(IMAGE_TOKEN_ID) // num_image_tokens if num_image_tokens else 0
+    slots = sample.image_slots[:num_images]
+    return replace(sample, input_ids=ids[:end], labels=labels[:end], image_slots=slots, num_cut_tokens=len(ids) - end)
+
+
+def prompt_ids(
+    message: Message, template: ChatTemplate, tokenizer: Any, num_image_tokens: int, previous: str | None = None
+) -> list[int]:
+    """Return the ids of a system or user turn, up to where the answer begins.
+
+    Args:
+        message: the turn.
+        template: the pieces around each turn.
+        tokenizer: as for `encode`.
+        num_image_tokens: how many ids one image takes.
+        previous: the role of the turn before it; None where the dialogue begins, with BOS where the template has it.
+
+    Raises:
+        DataError: it is a system message that the template cannot hold.
+    """
+    encoder = encoder_of(template, tokenizer)
+    if reason := encoder.wrong(Conversation((message,)), num_image_tokens):
+        raise DataError("dialogue", reason)
+    texts = encoder.encoder.texts(encoder.texts_of_turns((message,), previous))
+    return encoder.join((message,), texts, [IMAGE_TOKEN_ID] * num_image_tokens, previous)[0]
+
+
+def closing_ids(answer: Sequence[int], template: ChatTemplate, tokenizer: Any) -> list[int]:
+    """Return the ids that close an answer as training closes it: what is left of its end, and the separator.
+
+    Args:
+        answer: generated, without the stop token.
+        template: the pieces around each turn.
+        tokenizer: as for `encode`.
+    """
+    encoder = encoder_of(template, tokenizer)
+    end = encoder.turns["assistant", "user"].after
+    said = list(answer)
+    num_said = next((number for number in range(len(end) - 1, 0, -1) if said[-number:] == end[:number]), 0)
+    return end[num_said:] + encoder.separator
+
+
+def text_ids(text: str, tokenizer: Any) -> list[int]:
+    """Return the ids of what people say: special tokens that it spells are plain text."""
+    return encoder_of(None, tokenizer).encoder.texts([text])[0]
+
+
+def control_ids(piece: str, tokenizer: Any) -> list[int]:
+    """Return the ids of a template's piece behind text: special tokens that it spells are themselves."""
+    return encoder_of(None, tokenizer).encoder.piece(piece, behind_text=True)

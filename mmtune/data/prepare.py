@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from mmtune.cache import cache_folder
-from mmtune.conversation import Conversation, Document, ImageSlot
-from mmtune.data.encode import BatchEncoder
+from mmtune.conversation import Conversation, Document, ImageSlot, Sample
+from mmtune.data.encode import TokenizedBatch, assemble_batch, tokenize_batch
 from mmtune.data.formats import parse_record
 from mmtune.data.records import Record, read_records
 from mmtune.data.sample_store import FACTS_FILE, EncodedRecord, Finding, SampleStore, StoreWriter
 from mmtune.data.source_key import source_key
+from mmtune.data.template import ChatTemplate
 from mmtune.data.text_warnings import text_warnings
 from mmtune.errors import DataError
 from mmtune.hashing import value_hash
@@ -53,7 +54,38 @@ class Source:
     split: str | None = None
 
 
-def prepared(source: Source, encoder: BatchEncoder, progress: Callable[[int], None] | None = None) -> SampleStore:
+@dataclass(frozen=True)
+class RecordEncoder:
+    """How conversations and documents become samples.
+
+    Attributes:
+        tokenizer: a fast tokenizer of transformers.
+        template: the chat template.
+        num_image_tokens: how many ids an image takes.
+        max_length: ids of a sample.
+    """
+
+    tokenizer: Any
+    template: ChatTemplate
+    num_image_tokens: int
+    max_length: int
+
+    def tokenize(self, items: list[Item], places: list[str]) -> TokenizedBatch:
+        """Return the ids of all texts; may run in a thread of its own."""
+        return tokenize_batch(items, places, self.template, self.tokenizer, num_image_tokens=self.num_image_tokens)
+
+    def assemble(self, batch: TokenizedBatch) -> list[list[Sample] | DataError]:
+        """Return the samples of each tokenized item, or what is wrong with it."""
+        return assemble_batch(batch, max_length=self.max_length)
+
+    def fingerprint(self) -> str:
+        """Return a hash of all that shapes the samples."""
+        tokenizer, special = self.tokenizer, (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+        text = tokenizer.backend_tokenizer.to_str()
+        return value_hash([text, special, asdict(self.template), self.num_image_tokens, self.max_length])
+
+
+def prepared(source: Source, encoder: RecordEncoder, progress: Callable[[int], None] | None = None) -> SampleStore:
     """Return the store of a source, made now or found in the cache.
 
     A store is written beside its place and renamed when it is whole, so that an interrupted preparation leaves
@@ -95,15 +127,16 @@ def _require_space(source: Source, folder: Path) -> None:
         raise DataError(folder.parent, f"too little space to prepare {source.path} ({sizes}). Set MMTUNE_CACHE.")
 
 
-def _write_store(source: Source, encoder: BatchEncoder, folder: Path, progress: Callable[[int], None]) -> None:
+def _write_store(source: Source, encoder: RecordEncoder, folder: Path, progress: Callable[[int], None]) -> None:
     writer = StoreWriter(folder, encoder.num_image_tokens)
-    pending: deque[tuple[list[_Parsed], Future[Any]]] = deque()
+    pending: deque[tuple[list[_Parsed], Future[TokenizedBatch]]] = deque()
     with ThreadPoolExecutor(1) as pool:  # tokenizing runs beside the reading and parsing of the next records
         records = iter(read_records(source.path, split=source.split))
         while batch := list(islice(records, RECORDS_PER_BATCH)):
             parsed = [_parsed(record, source) for record in batch]
             items = [entry.item for entry in parsed if entry.item is not None]
-            pending.append((parsed, pool.submit(encoder.tokenize, items)))
+            places = [entry.record.place for entry in parsed if entry.item is not None]
+            pending.append((parsed, pool.submit(encoder.tokenize, items, places)))
             if len(pending) > BATCHES_AHEAD:
                 _add(writer, encoder, source, *pending.popleft())
                 progress(writer.counts["num_records"])
@@ -137,11 +170,13 @@ def _parsed(record: Record, source: Source) -> _Parsed:
 
 
 def _add(
-    writer: StoreWriter, encoder: BatchEncoder, source: Source, parsed: list[_Parsed], tokens: "Future[Any]"
+    writer: StoreWriter,
+    encoder: RecordEncoder,
+    source: Source,
+    parsed: list[_Parsed],
+    tokenized: "Future[TokenizedBatch]",
 ) -> None:
-    good = [entry for entry in parsed if entry.item is not None]
-    places = [entry.record.place for entry in good]
-    encoded = iter(encoder.assemble([entry.item for entry in good], places, tokens.result()))
+    encoded = iter(encoder.assemble(tokenized.result()))
     kept = []
     for entry in parsed:
         line, file = entry.record.line, str(entry.record.path)
@@ -159,7 +194,7 @@ def _add(
     writer.add(kept)
 
 
-def _no_answer(samples: list[Any]) -> str:
+def _no_answer(samples: list[Sample]) -> str:
     if any(sample.num_supervised_tokens for sample in samples):
         return ""
     num_cut = sum(sample.num_cut_tokens for sample in samples)

@@ -23,11 +23,13 @@ SAID_WITH_IMAGES = (
     "{%- endif -%}{%- endmacro -%}"
 )
 SAID_IN_TEXT = "{%- macro said(content) -%}{{- content -}}{%- endmacro -%}"
-DIALOGUE = (
-    "{{- OPENING -}}{%- for message in messages -%}"
-    "{%- if message.role == 'system' -%}{{- SYSTEM_BEFORE ~ said(message.content) ~ SYSTEM_AFTER -}}"
-    "{%- elif message.role == 'user' -%}{{- USER_BEFORE ~ said(message.content) ~ USER_AFTER -}}"
-    "{%- else -%}{{- said(message.content) ~ ANSWER_END -}}{%- endif -%}{%- endfor -%}"
+OPENING_WITHOUT_SYSTEM = "{{- BOS -}}{%- if messages[0].role != 'system' -%}{{- OPENING -}}{%- endif -%}"
+SYSTEM = "{{- SYSTEM_BEFORE ~ said(message.content) ~ SYSTEM_AFTER -}}"
+NO_SYSTEM = "{{- raise_exception('This model takes no system message.') -}}"
+USER = "{{- USER_BEFORE ~ said(message.content) ~ USER_AFTER -}}"
+USER_AFTER_SYSTEM = (
+    "{%- if loop.index0 == 1 and messages[0].role == 'system' -%}"
+    "{{- FIRST_BEFORE ~ said(message.content) ~ FIRST_AFTER -}}{%- else -%}" + USER + "{%- endif -%}"
 )
 
 
@@ -41,27 +43,37 @@ def image_template(template: ChatTemplate, bos: str | None) -> str:
         template: the run's.
         bos: the tokenizer's BOS token, or None.
     """
-    return _with_literals(SAID_WITH_IMAGES + DIALOGUE, template, bos)
+    return _with_literals(SAID_WITH_IMAGES + _dialogue(template), template, bos)
 
 
 def text_template(template: ChatTemplate, bos: str | None) -> str:
     """Return the same for programs that put images into the text themselves, such as llama.cpp."""
-    return _with_literals(SAID_IN_TEXT + DIALOGUE, template, bos)
+    return _with_literals(SAID_IN_TEXT + _dialogue(template), template, bos)
+
+
+def _dialogue(template: ChatTemplate) -> str:
+    opening = OPENING_WITHOUT_SYSTEM if template.opening else "{{- BOS -}}"
+    system = NO_SYSTEM if template.system is None else SYSTEM
+    user = USER if template.user_after_system is None else USER_AFTER_SYSTEM
+    return (
+        f"{opening}{{%- for message in messages -%}}{{%- if message.role == 'system' -%}}{system}"
+        f"{{%- elif message.role == 'user' -%}}{user}"
+        "{%- else -%}{{- ANSWER_START ~ said(message.content) ~ ANSWER_END -}}{%- endif -%}{%- endfor -%}"
+    )
 
 
 def _with_literals(text: str, template: ChatTemplate, bos: str | None) -> str:
-    before_system, after_system = template.system.split("{text}")
-    before_user, after_user = template.user.split("{text}")
     literals = {
         "IMAGE_MARK": f"{IMAGE_MARK}\n",
-        "OPENING": bos if template.bos and bos else "",
-        "SYSTEM_BEFORE": before_system,
-        "SYSTEM_AFTER": after_system,
-        "USER_BEFORE": before_user,
-        "USER_AFTER": after_user,
-        "ANSWER_END": template.answer_end + template.separator,
+        "BOS": bos if template.bos and bos else "",
+        "OPENING": template.opening,
     }
-    names = re.compile("|".join(literals))
+    if template.system is not None:
+        literals["SYSTEM_BEFORE"], literals["SYSTEM_AFTER"] = template.around("system", None)
+    literals["USER_BEFORE"], literals["USER_AFTER"] = template.around("user", "assistant")
+    literals["FIRST_BEFORE"], literals["FIRST_AFTER"] = template.around("user", "system")
+    literals["ANSWER_START"], literals["ANSWER_END"] = template.around("assistant", "user")
+    names = re.compile(rf"\b(?:{'|'.join(literals)})\b")
     return names.sub(lambda found: json.dumps(literals[found[0]], ensure_ascii=False), text)
 
 

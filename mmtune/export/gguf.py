@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mmtune.data.encode import control_ids
 from mmtune.data.template import ChatTemplate
 from mmtune.errors import ModelError
 from mmtune.export.chat_format import text_template
@@ -106,7 +107,7 @@ def _add_tokenizer(writer: Any, source: Source) -> None:
         writer.add_bos_token_id(tokenizer.bos_token_id)
     writer.add_eos_token_id(tokenizer.eos_token_id)
     for text in template.stop:
-        (stop,) = tokenizer(text, add_special_tokens=False)["input_ids"]
+        (stop,) = control_ids(text, tokenizer)
         writer.add_eot_token_id(stop)  # llama.cpp ends an answer at EOS and at EOT
     if tokenizer.unk_token_id is not None:
         writer.add_unk_token_id(tokenizer.unk_token_id)
@@ -181,10 +182,34 @@ def modelfile(files: list[str], template: ChatTemplate, eos: str) -> str:
         template: of the run.
         eos: the tokenizer's EOS token.
     """
-    system, user = (piece.replace("{text}", f"{{{{ .{name} }}}}") for piece, name in
-                    ((template.system, "System"), (template.user, "Prompt")))  # fmt: skip
-    text = f"{{{{ if .System }}}}{system}{{{{ end }}}}{{{{ if .Prompt }}}}{user}{{{{ end }}}}{{{{ .Response }}}}"
+    has_one_form = template.system is not None and not template.opening and template.user_after_system is None
+    text = _turn_of_ollama(template) if has_one_form else _dialogue_of_ollama(template)
     lines = [f"FROM ./{name}" for name in files]
-    lines.append(f'TEMPLATE """{text}{template.answer_end}{template.separator}"""')
-    lines += [f'PARAMETER stop "{stop}"' for stop in (*template.stop, eos) if stop.strip()]
+    lines.append(f'TEMPLATE """{text}"""')
+    lines += [f'PARAMETER stop "{stop}"' for stop in dict.fromkeys((*template.stop, eos)) if stop.strip()]
     return "\n".join([*lines, "PARAMETER temperature 0", ""])
+
+
+def _turn_of_ollama(template: ChatTemplate) -> str:
+    """Return the template of one round, which Ollama repeats."""
+    system, user = (f"{{{{ .{name} }}}}".join(template.around(role, "assistant"))
+                    for role, name in (("system", "System"), ("user", "Prompt")))  # fmt: skip
+    text = f"{{{{ if .System }}}}{system}{{{{ end }}}}{{{{ if .Prompt }}}}{user}{{{{ end }}}}{{{{ .Response }}}}"
+    return f"{text}{template.answer_end}{template.separator}"
+
+
+def _dialogue_of_ollama(template: ChatTemplate) -> str:
+    """Return the template of all messages, for formats whose first turn depends on a system message."""
+
+    def turn(role: str, previous: str | None) -> str:
+        return "{{ $m.Content }}".join(template.around(role, previous))
+
+    cases = {
+        'eq $m.Role "assistant"': turn("assistant", "user"),
+        'eq $m.Role "system"': "" if template.system is None else turn("system", None),
+        "eq $i 0": turn("user", None),
+        'and (eq $i 1) (eq (index $.Messages 0).Role "system")': turn("user", "system"),
+    }
+    text = "{{ else ".join(f"if {case} }}}}{text}" for case, text in cases.items())
+    text += f"{{{{ else }}}}{turn('user', 'assistant')}{{{{ end }}}}"
+    return f"{{{{ range $i, $m := .Messages }}}}{{{{ {text}{{{{ end }}}}"

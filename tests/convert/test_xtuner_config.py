@@ -10,9 +10,9 @@ from mmtune.cli import main
 from mmtune.config import load_config
 from mmtune.convert.xtuner_config import convert_xtuner_config
 from mmtune.convert.xtuner_parts import FORMATS as FORMAT_NAMES
-from mmtune.convert.xtuner_parts import TEMPLATE_NAMES, image_tokens
+from mmtune.convert.xtuner_parts import image_tokens
 from mmtune.data.formats import FORMATS
-from mmtune.data.template import TEMPLATES
+from mmtune.data.template import TEMPLATES, XTUNER_NAMES
 from mmtune.errors import ConfigError
 from mmtune.models.projector import PROJECTORS
 from mmtune.testing import write_internlm2
@@ -186,7 +186,7 @@ def test_a_text_sft(convert):
     verb, config, notes = convert(SFT)
     assert (verb, config.model.vision, config.model.llm.dtype) == ("sft", None, "bfloat16")
     assert config.model.adapter["target_modules"] == ["q_proj", "k_proj", "v_proj", "o_proj"]
-    assert config.model.llm.chat_template == "chatml"
+    assert config.model.llm.chat_template == "qwen_chat"
     assert [(source.path, source.format) for source in config.data.train] == [
         ("a.jsonl", "messages"),
         ("hub:owner/alpaca", None),
@@ -213,8 +213,13 @@ def test_a_text_sft(convert):
         ("by_epoch=False, interval=200", "by_epoch=True, interval=1", "checkpoints are counted in steps"),
         (
             "template=PROMPT_TEMPLATE.internlm2_chat",
-            "template=PROMPT_TEMPLATE.vicuna",
-            "no template is called vicuna here",
+            "template=PROMPT_TEMPLATE.moss_sft",
+            "no template is called moss_sft here; model.llm.chat_template is one of tokenizer, internlm2_chat,",
+        ),
+        (
+            "template=PROMPT_TEMPLATE.internlm2_chat",
+            "template=PROMPT_TEMPLATE.mixtral",
+            "prompt_template: mixtral; mistral is written as its model's makers do, XTuner's in other spaces or ends",
         ),
         ("max_length=int(2048 - (336 / 14)**2)", "max_length=count()", "max_length: count() (line"),
         (
@@ -258,7 +263,7 @@ def test_a_config_that_cannot_be_converted(convert, text, words):
 
 def test_the_names_that_conversion_gives_exist():
     assert set(FORMAT_NAMES.values()) <= set(FORMATS)
-    assert set(TEMPLATE_NAMES.values()) <= set(TEMPLATES)
+    assert set(XTUNER_NAMES.values()) <= set(TEMPLATES)
     assert {"linear", "mlp2x_gelu"} <= set(PROJECTORS)
 
 
