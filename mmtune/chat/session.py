@@ -8,7 +8,6 @@ from mmtune.build import Parts, load_run
 from mmtune.chat.generate import Decoding, answer_text, embed_images, generate_ids, stop_ids
 from mmtune.conversation import ImageSlot, Message, Role
 from mmtune.data.encode import closing_ids, prompt_ids
-from mmtune.data.images import open_image
 from mmtune.errors import ConfigError
 
 
@@ -63,7 +62,7 @@ class ChatSession:
     def _embed(self, images: tuple[str | Path, ...]) -> torch.Tensor:
         if self.parts.transform is None:
             raise ConfigError("image", "this model was trained on text alone and cannot see. Ask without an image.")
-        pixels = torch.stack([self.parts.transform(open_image(path)) for path in images])
+        pixels = torch.stack([self.parts.transform.open(path) for path in images])
         return embed_images(self.parts, pixels)
 
     def _add_prompt(self, message: Message) -> None:

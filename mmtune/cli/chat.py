@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from mmtune.chat.generate import Decoding
     from mmtune.chat.session import ChatSession
     from mmtune.chat.terminal import chat_loop
-    from mmtune.data.images import open_image
+    from mmtune.data.image_files import open_image
 
     if args.image is not None:
         open_image(args.image, "--image")  # a wrong path is said before the model loads

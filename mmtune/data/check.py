@@ -89,9 +89,13 @@ def _bad_images(part: Part, wanted: np.ndarray, level: ImageCheck, progress: Pro
             slots = [slot for _, slot in chunk]
             tell = partial(_tell, progress, start, len(pending))
             found = check_images(slots, decode=level == "decode", progress=tell)
-        bad |= {chunk[index][0]: message for index, message in found.items()}
+        bad |= {chunk[index][0]: f"image {_name(chunk[index][1])}: {message}" for index, message in found.items()}
         passed.add([number for index, (number, _) in enumerate(chunk) if index not in found])
     return bad
+
+
+def _name(slot: ImageSlot) -> str:
+    return f"{slot.path:.200}" + (f" at byte {slot.offset}" if slot.size is not None else "")
 
 
 def _tell(progress: Progress, before: int, total: int, count: int) -> None:
@@ -106,7 +110,7 @@ class PassedImages:
 
     def __init__(self, part: Part, level: int):
         self.part = part
-        key = value_hash([str(part.images.folder.resolve()), part.images.follow_links, level])[:16]
+        key = value_hash([part.images.root, part.images.follow_links, level])[:16]
         self.path = part.store.folder / f"passed-{key}.bin"
         num_images = part.store.num_distinct_images
         known = np.fromfile(self.path, np.int64) if self.path.is_file() else np.empty(0, np.int64)

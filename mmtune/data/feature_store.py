@@ -196,7 +196,7 @@ class _RowMemory:
     """Which row each image of a part had at which size and time of its file, so that files are not read again."""
 
     def __init__(self, part: Part, store: FeatureStore):
-        key = value_hash([str(part.images.folder.resolve()), store.folder.name])[:16]
+        key = value_hash([part.images.root, store.folder.name])[:16]
         self.path = part.store.folder / f"rows-{key}.bin"
         self.num_images = part.store.num_distinct_images
 

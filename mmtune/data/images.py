@@ -1,59 +1,27 @@
-"""Open an image and turn it into the tensor that an encoder was trained on. No torchvision."""
+"""Turn an image into the tensor that an encoder was trained on. No torchvision; reading files is `image_files.py`."""
 
-import os
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from mmtune.errors import DataError
+from mmtune.conversation import ImageSlot
+from mmtune.data.image_files import open_image
+from mmtune.data.image_folder import missing_image
+
+__all__ = ["RESAMPLING", "ImageTransform", "missing_image", "open_image", "pad_and_resize", "pad_to_square"]
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
+MAX_SQUARE = 8192
+"""The longest side that is resized as it is. A longer one is averaged down by a whole factor first: a strip of
+1,300 x 130,000 pixels would be a square of 17 billion."""
 
-def open_image(path: Path | str, place: str = "") -> Image.Image:
-    """Return an image as RGB, turned as its EXIF says, with transparent parts on white.
-
-    Args:
-        path: the file.
-        place: where it was named, for the message.
-
-    Raises:
-        DataError: the file is missing, unreadable or not an image.
-    """
-    path = Path(path)
-    prefix = f"{place}: " if place else ""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except FileNotFoundError:
-        raise DataError(f"{prefix}{path}", f"no such image (resolved to {path.resolve()}). Mend the path.") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{prefix}{path}", "not an image that Pillow can read. Replace the file.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{prefix}{path}", f"cannot be read as an image: {error}. Replace the file.") from None
-
-
-def missing_image(path: str) -> str | None:
-    """Say that no image file is at a path; None where one is. The file is not opened."""
-    if os.path.isfile(path):  # False also for a path too long for the system, such as a data URL
-        return None
-    return f"image {path:.200} is missing (resolved to {os.path.abspath(path):.200})."
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F"):  # Pillow would clip them to black or white
-        raise ValueError(f"its {'32-bit' if image.mode == 'I' else 'floating point'} pixels have no known range")
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        canvas = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(canvas, rgba).convert("RGB")
-    return image.convert("RGB")
+STRIP_PIXELS = 2**23
+"""How much of a padded image exists at a time."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +44,22 @@ class ImageTransform:
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """Return pixel values as float32[3, image_size, image_size]."""
-        square = pad_to_square(image, self.padding_colour)
-        if square.size != (self.image_size, self.image_size):
-            square = square.resize((self.image_size, self.image_size), RESAMPLING[self.resample])
+        square = pad_and_resize(image, self.image_size, self.padding_colour, self.resample)
         pixels: np.ndarray = np.asarray(square, dtype=np.float32) / 255.0
         pixels = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+    def open(self, source: ImageSlot | Path | str, place: str = "") -> torch.Tensor:
+        """Return an image file as float32[3, image_size, image_size]: how training, chat and evaluation see images.
+
+        Args:
+            source: a file, or a slot.
+            place: where it was named, for the message.
+
+        Raises:
+            DataError: the file is missing, unreadable or not an image.
+        """
+        return self(open_image(source, place, self.image_size))
 
     @property
     def padding_colour(self) -> tuple[int, int, int]:
@@ -108,3 +86,31 @@ def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Ima
     canvas = Image.new("RGB", (side, side), colour)
     canvas.paste(image, ((side - width) // 2, (side - height) // 2))
     return canvas
+
+
+def pad_and_resize(image: Image.Image, side: int, colour: tuple[int, int, int], resample: str) -> Image.Image:
+    """Return `pad_to_square(image, colour)` resized to `side`, without ever holding that square.
+
+    The same to the bit up to `MAX_SQUARE`: Pillow resizes rows first and columns then; here rows are padded and
+    resized in strips. At 336 pixels, larger images differ by at most 10 of 255 levels, 0.4 on average.
+
+    Args:
+        image: RGB.
+        side: of the result, in pixels.
+        colour: of the padding.
+        resample: a key of `RESAMPLING`.
+    """
+    if max(image.size) > MAX_SQUARE:
+        image = image.reduce(math.ceil(max(image.size) / MAX_SQUARE))
+    width, height = image.size
+    longest = max(width, height)
+    left, top, rows = (longest - width) // 2, (longest - height) // 2, max(1, STRIP_PIXELS // longest)
+    narrow = Image.new("RGB", (side, longest), colour)
+    for start in range(0, height, rows):
+        strip = image.crop((0, start, width, min(height, start + rows)))
+        if width < longest:
+            padded = Image.new("RGB", (longest, strip.height), colour)
+            padded.paste(strip, (left, 0))
+            strip = padded
+        narrow.paste(strip.resize((side, strip.height), RESAMPLING[resample]), (0, top + start))
+    return narrow.resize((side, side), RESAMPLING[resample])

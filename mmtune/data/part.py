@@ -32,7 +32,7 @@ class Part:
     def stamp(self, image_id: int) -> tuple[int, int]:
         """Return size in bytes and time of change in ns of the file that holds an image; zeros where there is none."""
         try:
-            status = os.stat(os.path.join(self.images.folder, self.store.image(image_id).path))
+            status = os.stat(os.path.join(self.images.root, self.store.image(image_id).path))
         except (OSError, ValueError):
             return 0, 0
         return status.st_size, status.st_mtime_ns

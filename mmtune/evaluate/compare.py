@@ -14,7 +14,6 @@ from mmtune.build import Parts, build_parts, choose_device, load_run
 from mmtune.chat.generate import Decoding, answer_text, embed_images, generate_ids
 from mmtune.chat.session import question_message
 from mmtune.conversation import Conversation
-from mmtune.data.images import open_image
 from mmtune.errors import ConfigError
 from mmtune.evaluate.metrics import wilson_interval
 from mmtune.evaluate.questions import Question
@@ -202,19 +201,16 @@ class Asker:
     def _image_embeds(self, images: list[tuple[str | None, ...]]) -> list[torch.Tensor | None]:
         new = sorted({path for shown in images for path in shown} - self.embeds.keys(), key=str)
         if new:
-            assert self.parts.transform is not None
-            pixels = torch.stack([self.parts.transform(self._open(path)) for path in new])
+            pixels = torch.stack([self._open(path) for path in new])
             self.embeds.update(zip(new, embed_images(self.parts, pixels), strict=True))
         return [torch.stack([self.embeds[path] for path in shown]) if shown else None for shown in images]
 
-    def _open(self, path: str | None) -> Image.Image:
-        assert self.parts.transform is not None
+    def _open(self, path: str | None) -> torch.Tensor:
         transform = self.parts.transform
-        return (
-            Image.new("RGB", (transform.image_size,) * 2, transform.padding_colour)
-            if path is None
-            else open_image(path)
-        )
+        assert transform is not None
+        if path is not None:
+            return transform.open(path)
+        return transform(Image.new("RGB", (transform.image_size,) * 2, transform.padding_colour))
 
 
 def _batches(items: list[int], size: int) -> Iterator[list[int]]:

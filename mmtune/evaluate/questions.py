@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmtune.data.images import missing_image
+from mmtune.data.image_folder import missing_image
 from mmtune.data.records import Record, read_records
 from mmtune.errors import DataError
 from mmtune.evaluate.metrics import MATCHES
