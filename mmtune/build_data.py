@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def build_dataset(config: Config, reader: Reader, progress: Progress) -> tuple[S
     parts = []
     for given in config.data.train:
         source = source_of(given)
-        store = prepared(source, encoder, lambda count, path=source.path: progress(f"reading {path}", count, None))
+        store = prepared(source, encoder, partial(_tell_records, progress, source.path))
         folder = Path(given.image_folder) if given.image_folder is not None else Path(source.path).parent
         parts.append(Part(store, ImageFolder(folder, given.follow_links)))
     shares = [_share(given) for given in config.data.train]
@@ -90,6 +91,10 @@ def build_dataset(config: Config, reader: Reader, progress: Progress) -> tuple[S
     report.num_samples = len(dataset)
     report.num_cut = int((dataset.values("num_cut") > 0).sum())
     return dataset, report
+
+
+def _tell_records(progress: Progress, path: str, count: int) -> None:
+    progress(f"reading {path}", count, None)
 
 
 def build_encoder(config: DataConfig, reader: Reader) -> RecordEncoder:

@@ -182,10 +182,11 @@ def _add(
         line, file = entry.record.line, str(entry.record.path)
         file = "" if file == source.path else file
         problem = entry.problem
+        samples: list[Sample] | DataError = []
         if entry.item is not None:
             samples = next(encoded)
             problem = samples.message if isinstance(samples, DataError) else _no_answer(samples)
-        if problem:
+        if problem or isinstance(samples, DataError):
             writer.add_problem(Finding.of(file, line, problem))
             continue
         kept.append(EncodedRecord(samples, line, file, _hashes(entry.item)))
@@ -220,4 +221,4 @@ def _content(part: str | ImageSlot) -> str:
 
 
 def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little")

@@ -19,6 +19,7 @@ from mmtune.errors import DataError
 FACTS_FILE = "facts.json"
 PROBLEMS_FILE = "problems.jsonl"
 WARNINGS_FILE = "warnings.jsonl"
+DEFAULT_MEND = "Mend the record, or leave it out."
 IMAGES_FILE = "images.bin"
 WHOLE_FILE = -1
 
@@ -80,9 +81,9 @@ class Finding:
 
     @classmethod
     def of(cls, file: Path | str, line: int, message: str) -> "Finding":
-        """Split a message: its first sentence is the reason, the rest the mend."""
+        """Split a message: its first sentence is the reason, the rest the mend; some reasons say it all."""
         reason, _, mend = message.partition(". ")
-        return cls(str(file), line, reason.rstrip(".") + ".", mend)
+        return cls(str(file), line, reason.rstrip(".") + ".", mend or DEFAULT_MEND)
 
     @property
     def place(self) -> str:
@@ -181,7 +182,7 @@ class StoreWriter:
         key = (slot.path, slot.offset, size)
         if key not in self.known_images:
             self.known_images[key] = len(self.known_images)
-            path = slot.path.encode()
+            path = slot.path.encode(errors="surrogatepass")
             self._write("path_bytes", np.frombuffer(path, np.uint8))
             self._write_ends("path_ends", [len(path)])
             self._write("image_offsets", [slot.offset])
@@ -245,7 +246,7 @@ class SampleStore:
 
     def image(self, image_id: int) -> ImageSlot:
         """Return where a distinct image is; its path is the record's, or the store's own file."""
-        path = self._of("path_bytes", "path_ends", image_id).tobytes().decode()
+        path = self._of("path_bytes", "path_ends", image_id).tobytes().decode(errors="surrogatepass")
         size = int(self.arrays["image_sizes"][image_id])
         offset = int(self.arrays["image_offsets"][image_id])
         return ImageSlot(path or str(self.folder / IMAGES_FILE), offset, None if size == WHOLE_FILE else size)

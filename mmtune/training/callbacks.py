@@ -53,9 +53,9 @@ class ProgressBar(TrainerCallback):
         self.name, self.num_samples, self.console = name, num_samples, console
         self.progress: Progress | None = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, *, train_dataloader: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Open the bar."""
-        self.samples_per_step = self.num_samples * args.gradient_accumulation_steps / len(train_dataloader)
+        self.samples_per_step = self.num_samples * args.gradient_accumulation_steps / len(given["train_dataloader"])
         self.first_step, self.started = state.global_step, time.monotonic()
         if self.console.is_terminal and state.is_world_process_zero:
             columns = (
