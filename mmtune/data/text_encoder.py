@@ -59,7 +59,7 @@ class TextEncoder:
     """Encodes what people say and the pieces of a template.
 
     Where it is proven that words do not touch each other (`word_boundaries.py`), each word is tokenized once and
-    looked up from then on, which is ten times as fast; the ids are the same.
+    looked up from then on, which is several times as fast; the ids are the same.
 
     Args:
         tokenizer: a `PreTrainedTokenizerFast`.
@@ -136,19 +136,17 @@ class TextEncoder:
     def _by_new_words(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of texts of which some words are new, and remember what can be met again."""
         split = [[text] if SPACE_MARK in text else BOUNDARY.split(text) for text in texts]
-        with _one_at_a_time:
-            firsts = list({words[0] for words in split}.difference(self._first))
-            laters = list({word for words in split for word in words[1:]}.difference(self._later))
-            ids = map(tuple, self._encode([*firsts, *(f" {word}" for word in laters)]))
-            self._first.update(zip(firsts, ids, strict=False))
-            self._later.update(zip(laters, ids, strict=True))
-            later = self._later.__getitem__
-            found = [[*self._first[words[0]], *chain.from_iterable(map(later, words[1:]))] for words in split]
-            for words, known in ((firsts, self._first), (laters, self._later)):
-                for word in words:
-                    if len(known) > MAX_WORDS or not _can_return(word):
-                        del known[word]
-        return found
+        first: dict[str, Any] = {words[0]: self._first.get(words[0]) for words in split}
+        later: dict[str, Any] = {word: self._later.get(word) for words in split for word in words[1:]}
+        firsts = [word for word, ids in first.items() if ids is None]
+        laters = [word for word, ids in later.items() if ids is None]
+        encoded = map(tuple, self._encode([*firsts, *(f" {word}" for word in laters)]))
+        for words, table, known in ((firsts, first, self._first), (laters, later, self._later)):
+            new = dict(zip(words, encoded, strict=False))
+            table.update(new)
+            if len(known) < MAX_WORDS:
+                known.update((word, ids) for word, ids in new.items() if _can_return(word))
+        return [[*first[words[0]], *chain.from_iterable(map(later.__getitem__, words[1:]))] for words in split]
 
 
 def _can_return(word: str) -> bool:

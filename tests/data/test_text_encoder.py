@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
@@ -181,6 +182,16 @@ def test_what_is_not_proven_goes_whole(name):
     encoder = TextEncoder(WHOLE[name]())
     encoder.texts(CORPUS)
     assert not encoder._later
+
+
+def test_threads_share_an_encoder():
+    encoder = TextEncoder(BY_WORDS["internlm2"]())
+    texts = random_texts(400)
+    expected = TextEncoder(BY_WORDS["internlm2"]()).texts(texts)
+    batches = [(texts[start::8], expected[start::8]) for start in range(8)] * 4
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(encoder.texts, [batch for batch, _ in batches]))
+    assert found == [ids for _, ids in batches]
 
 
 def test_an_added_token_with_spaces_is_no_proof():
