@@ -32,6 +32,20 @@ def load_config(path: Path | str, overrides: list[str] | None = None, verb: str 
     return config_from_values(given, str(path), verb)
 
 
+def fitting_verb(path: Path | str, overrides: list[str] | None = None) -> str:
+    """Return the verb that a config is for, by what it holds: no vision, a run to start from, or neither.
+
+    Raises:
+        ConfigError: the file or an override cannot be read.
+    """
+    given = read_yaml(path)
+    apply_overrides(given, overrides or [])
+    model = given.get("model")
+    if not isinstance(model, dict) or model.get("vision") is None:
+        return "sft"
+    return "pretrain" if model.get("init_from") is None else "finetune"
+
+
 def config_from_values(given: dict[str, Any], place: str, verb: str = "finetune") -> Config:
     """Return the checked config of plain values; `place` is where they came from."""
     check_keys(given, Config, place)

@@ -23,6 +23,9 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         help=f"ids an image takes ({DEFAULT_IMAGE_TOKENS}; a config knows its own)",
     )
     parser.add_argument("--max-length", type=at_least_1, metavar="N", help="where samples are cut (2048)")
+    parser.add_argument(
+        "--verb", choices=("pretrain", "finetune", "sft"), help="whose defaults a config has (told by what it holds)"
+    )
     parser.add_argument("--format", metavar="NAME", help="the format of a data file (detected record by record)")
     parser.add_argument("--image-folder", metavar="DIR", help="what a data file's image paths start from (its folder)")
 
@@ -35,7 +38,7 @@ def source_config(args: argparse.Namespace) -> Any:
     """
     from pathlib import Path
 
-    from mmtune.config import load_config
+    from mmtune.config import fitting_verb, load_config
     from mmtune.errors import ConfigError
     from mmtune.schema import Config, DataSource
     from mmtune.shipped import find_config, shipped_configs
@@ -48,7 +51,8 @@ def source_config(args: argparse.Namespace) -> Any:
             if vars(args)[option] is not None:
                 message = f"a config names its own. Set data.train.0.{option}=VALUE instead."
                 raise ConfigError(f"command line: --{option.replace('_', '-')}", message)
-        config = load_config(find_config(args.source), args.overrides, "sft")
+        path = find_config(args.source)
+        config = load_config(path, args.overrides, args.verb or fitting_verb(path, args.overrides))
     elif args.overrides:
         message = "a data file has no keys to set. Name a config, or take --llm, --template and --max-length."
         raise ConfigError(f"command line: {args.overrides[0]}", message)
