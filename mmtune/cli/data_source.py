@@ -24,7 +24,10 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-length", type=at_least_1, metavar="N", help="where samples are cut (2048)")
     parser.add_argument(
-        "--verb", choices=("pretrain", "finetune", "sft"), help="whose defaults a config has (told by what it holds)"
+        "--verb",
+        dest="verb_of_config",
+        choices=("pretrain", "finetune", "sft"),
+        help="whose defaults a config has (told by what it holds)",
     )
     parser.add_argument("--format", metavar="NAME", help="the format of a data file (detected record by record)")
     parser.add_argument("--image-folder", metavar="DIR", help="what a data file's image paths start from (its folder)")
@@ -52,7 +55,7 @@ def source_config(args: argparse.Namespace) -> Any:
                 message = f"a config names its own. Set data.train.0.{option}=VALUE instead."
                 raise ConfigError(f"command line: --{option.replace('_', '-')}", message)
         path = find_config(args.source)
-        config = load_config(path, args.overrides, args.verb or fitting_verb(path, args.overrides))
+        config = load_config(path, args.overrides, args.verb_of_config or fitting_verb(path, args.overrides))
     elif args.overrides:
         message = "a data file has no keys to set. Name a config, or take --llm, --template and --max-length."
         raise ConfigError(f"command line: {args.overrides[0]}", message)
