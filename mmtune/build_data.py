@@ -27,6 +27,10 @@ from mmtune.schema import Config, DataConfig, DataSource, ModelConfig, VisionCon
 Progress = Callable[[str, int, int | None], None]
 
 
+def untold(what: str, done: int, total: int | None) -> None:
+    """A progress that nobody is told."""
+
+
 @dataclass
 class Reader:
     """All that turns records into samples: what of a model its data depends on.
@@ -61,7 +65,7 @@ def vision_options(config: VisionConfig) -> dict[str, Any]:
     return {key: getattr(config, key) for key in keys if getattr(config, key) is not None}
 
 
-def build_dataset(config: Config, reader: Reader, progress: Progress) -> tuple[SampleDataset, DataReport]:
+def build_dataset(config: Config, reader: Reader, progress: Progress = untold) -> tuple[SampleDataset, DataReport]:
     """Read, check and mix the training data.
 
     Args:

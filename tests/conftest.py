@@ -22,6 +22,20 @@ class Tiny:
     clip: Path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def prepared_data_cache(tmp_path_factory):
+    """Keep prepared data of tests out of the user's cache; converted models stay there, they take minutes."""
+    folder = tmp_path_factory.mktemp("cache")
+
+    def cache_folder():
+        return Path(os.environ.get("MMTUNE_CACHE", folder))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmtune.data.prepare.cache_folder", cache_folder)
+        patch.setattr("mmtune.build.cache_folder", cache_folder)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")

@@ -11,10 +11,6 @@ TRANSFORM = ImageTransform(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 NUM_IMAGE_TOKENS = 4
 
 
-def quiet(what, done, total):
-    """A progress that nobody sees."""
-
-
 @pytest.fixture
 def prepare(tokenizer, tmp_path, monkeypatch):
     """Return a function from a data file to its dataset and report; other words are keys of the source or of `data`."""
@@ -26,7 +22,7 @@ def prepare(tokenizer, tmp_path, monkeypatch):
         config.data.max_length, config.data.on_bad_record = max_length, on_bad_record
         config.data.check_images, config.train.seed = check_images, seed
         reader = Reader(tokenizer, TEMPLATES["chatml"], NUM_IMAGE_TOKENS, TRANSFORM)
-        dataset, report = build_dataset(config, reader, quiet)
+        dataset, report = build_dataset(config, reader)
         require_good(config.data, dataset, report, "bad.jsonl")
         assert report.num_records == report.num_good_records + len(report.problems)
         return dataset, report

@@ -121,7 +121,7 @@ def test_an_image_that_changes_while_a_run_reads_it_is_an_error(cache):
     from mmtune.errors import DataError
 
     config = load_config("pretrain.yaml", [], "pretrain")
-    dataset, _ = build_dataset(config, build_reader(config.model), lambda *_: None)
+    dataset, _ = build_dataset(config, build_reader(config.model))
     parts = build_parts(config.model, torch.device("cpu"))
     cache_vision_features(config.model, parts, dataset, lambda *_: None)
     row = int(np.flatnonzero(dataset.num_images)[0])

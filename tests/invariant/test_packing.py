@@ -31,7 +31,7 @@ def built(workspace):
     for name, parameter in parts.model.named_parameters():
         if "lora_B" in name:  # at zero the adapter would be without a say
             torch.nn.init.normal_(parameter, std=0.05)
-    dataset, _ = build_dataset(config, build_reader(config.model), lambda *_: None)
+    dataset, _ = build_dataset(config, build_reader(config.model))
     return parts, dataset, packed(config, dataset)
 
 

@@ -206,7 +206,7 @@ def test_trap_training_ids_equal_chat_ids(workspace):
     from mmtune.config import load_config
 
     config = load_config("pretrain.yaml", [], "pretrain")
-    dataset, _ = build_dataset(config, build_reader(config.model), lambda *_: None)
+    dataset, _ = build_dataset(config, build_reader(config.model))
     sample = dataset.sample(0)
     prompt_length = sample.labels.index(next(label for label in sample.labels if label != IGNORE_INDEX))
     assert session.ids[:prompt_length] == sample.input_ids[:prompt_length]

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from training_workspace import models, workspace
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from mmtune.build import build_dataset, build_parts, calibrate_projector, load_initial_weights, load_run
+from mmtune.build import build_parts, calibrate_projector, load_initial_weights, load_run
+from mmtune.build_data import build_dataset, build_reader
 from mmtune.cli import main
 from mmtune.config import load_config
 from mmtune.errors import CheckpointError, ConfigError
@@ -109,7 +110,7 @@ def test_only_adapters_and_projector_change_and_rates_are_by_part(pretrained, tm
     config = load_config("finetune.yaml", [*ON, *rates, "train.save_steps=0"], "finetune")
     torch.manual_seed(0)
     parts = build_parts(config.model, CPU)
-    dataset, _ = build_dataset(config, parts)
+    dataset, _ = build_dataset(config, build_reader(config.model))
     assert load_initial_weights(config.model, parts) == ["projector"]
     before = {name: value.clone() for name, value in parts.model.state_dict().items()}
     trainer = RunTrainer(parts.model, config, dataset, lambda folder: None, [])
@@ -217,7 +218,7 @@ def test_a_fully_tuned_tower_is_saved_and_resumes(pretrained):
 def test_a_batch_without_images_gives_vision_and_projector_zero_gradients(pretrained):
     config = load_config("finetune.yaml", ON, "finetune")
     parts = build_parts(config.model, CPU)
-    dataset, _ = build_dataset(config, parts)
+    dataset, _ = build_dataset(config, build_reader(config.model))
     calibrate_projector(config.model, parts, dataset)
     text = next(sample for sample in dataset.samples if not sample.images)
     batch = {key: torch.tensor([getattr(text, key)]) for key in ("input_ids", "labels")}

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from mmtune.build import load_run
+from mmtune.build_data import build_dataset, build_reader
 from mmtune.cli import main
 from mmtune.config import load_config
 from mmtune.training.callbacks import read_log
@@ -35,12 +36,12 @@ def test_qlora_trains_resumes_and_answers(workspace, capsys):
 
 
 def test_the_quantized_base_is_bit_equal_after_training(workspace):
-    from mmtune.build import build_dataset, build_parts, calibrate_projector
+    from mmtune.build import build_parts, calibrate_projector
     from mmtune.training.trainer import RunTrainer
 
     config = load_config("pretrain.yaml", ["model.llm.quantization=nf4", "train.save_steps=0"], "pretrain")
     parts = build_parts(config.model, torch.device("cpu"))
-    dataset, _ = build_dataset(config, parts)
+    dataset, _ = build_dataset(config, build_reader(config.model))
     calibrate_projector(config.model, parts, dataset)
     before = {name: value.clone() for name, value in parts.model.llm.state_dict().items()}
     RunTrainer(parts.model, config, dataset, lambda folder: None, []).train()
