@@ -16,7 +16,7 @@ import numpy as np
 from mmtune.conversation import ImageSlot
 from mmtune.data.image_check import check_images
 from mmtune.data.part import Part
-from mmtune.data.sample_store import Finding, SampleStore
+from mmtune.data.sample_store import IMAGES_FILE, Finding, SampleStore
 from mmtune.hashing import value_hash
 
 ImageCheck = Literal["decode", "header", "none"]
@@ -89,12 +89,16 @@ def _bad_images(part: Part, wanted: np.ndarray, level: ImageCheck, progress: Pro
             slots = [slot for _, slot in chunk]
             tell = partial(_tell, progress, start, len(pending))
             found = check_images(slots, decode=level == "decode", progress=tell)
-        bad |= {chunk[index][0]: f"image {_name(chunk[index][1])}: {message}" for index, message in found.items()}
+        bad |= {chunk[index][0]: f"image {_name(part, chunk[index][0])}: {message}" for index, message in found.items()}
         passed.add([number for index, (number, _) in enumerate(chunk) if index not in found])
     return bad
 
 
-def _name(slot: ImageSlot) -> str:
+def _name(part: Part, number: int) -> str:
+    """What the record calls an image."""
+    slot = part.store.image(number)
+    if slot.path == str(part.store.folder / IMAGES_FILE):
+        return "that the record holds"
     return f"{slot.path:.200}" + (f" at byte {slot.offset}" if slot.size is not None else "")
 
 

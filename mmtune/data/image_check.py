@@ -13,7 +13,7 @@ from mmtune.data.image_files import decode_image, prepare_image
 from mmtune.data.image_kinds import kind_of
 
 CHUNK = 32
-"""How many images a thread takes at a time."""
+"""How many headers a thread takes at a time; of images to decode it takes one."""
 
 HEAD_BYTES = 2**14
 """What of a file is read to find its header; a longer one is read in full."""
@@ -107,19 +107,21 @@ class _Work:
 
     images: list[ImageSlot]
     decode: bool
+    chunk_size: int = field(init=False)
     starts: Iterator[int] = field(init=False)
     results: "SimpleQueue[Result]" = field(default_factory=SimpleQueue)
     large: AbstractContextManager = field(default_factory=threading.Lock)
     is_stopped: bool = False
 
     def __post_init__(self) -> None:
-        self.starts = iter(range(0, len(self.images), CHUNK))
+        self.chunk_size = 1 if self.decode else CHUNK
+        self.starts = iter(range(0, len(self.images), self.chunk_size))
 
     def run(self) -> None:
         """Take chunks until none is left; each gives one result."""
         try:
             for start in self.starts:  # taking the next number is one step of the interpreter: no two threads get it
-                found, chunk = {}, self.images[start : start + CHUNK]
+                found, chunk = {}, self.images[start : start + self.chunk_size]
                 for slot in chunk:
                     if self.is_stopped:
                         return
@@ -132,7 +134,7 @@ class _Work:
 
 
 def _results(work: _Work, num_threads: int) -> Iterator[tuple[int, dict[ImageSlot, str]]]:
-    num_chunks = -(-len(work.images) // CHUNK)
+    num_chunks = -(-len(work.images) // work.chunk_size)
     # Daemons: after Ctrl-C nothing waits for an image that is being decoded.
     threads = [threading.Thread(target=work.run, daemon=True) for _ in range(min(num_threads, num_chunks))]
     try:

