@@ -182,8 +182,7 @@ def inspect_samples(config: Config, reader: Reader) -> Iterator[Sample]:
     for given in config.data.train:
         source = source_of(given)
         for record in read_records(source.path, split=source.split):
-            batch = encoder.tokenize([parsed_record(record, source)], [record.place])
-            (samples,) = encoder.assemble(batch)
+            (samples,) = encoder.samples([parsed_record(record, source)], [record.place])
             if isinstance(samples, DataError):
                 raise samples
             yield from samples

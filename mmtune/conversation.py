@@ -116,4 +116,4 @@ class Sample:
     @property
     def num_supervised_tokens(self) -> int:
         """How many positions carry a label."""
-        return sum(label != IGNORE_INDEX for label in self.labels)
+        return len(self.labels) - self.labels.count(IGNORE_INDEX)

@@ -7,9 +7,7 @@ not on where images are, how sources are mixed or how batches are made. No image
 import hashlib
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 
 from mmtune.cache import cache_folder
 from mmtune.conversation import Conversation, Document, ImageSlot, Sample
-from mmtune.data.encode import TokenizedBatch, assemble_batch, tokenize_batch
+from mmtune.data.encode import encode_batch
 from mmtune.data.formats import parse_record
 from mmtune.data.records import Record, read_records
 from mmtune.data.sample_store import FACTS_FILE, EncodedRecord, Finding, SampleStore, StoreWriter
@@ -29,7 +27,6 @@ from mmtune.hashing import value_hash
 
 STORE_VERSION = 1
 RECORDS_PER_BATCH = 1024
-BATCHES_AHEAD = 2
 FREE_BYTES_PER_SOURCE_BYTE = 2
 
 Item = Conversation | Document
@@ -70,13 +67,10 @@ class RecordEncoder:
     num_image_tokens: int
     max_length: int
 
-    def tokenize(self, items: list[Item], places: list[str]) -> TokenizedBatch:
-        """Return the ids of all texts; may run in a thread of its own."""
-        return tokenize_batch(items, places, self.template, self.tokenizer, num_image_tokens=self.num_image_tokens)
-
-    def assemble(self, batch: TokenizedBatch) -> list[list[Sample] | DataError]:
-        """Return the samples of each tokenized item, or what is wrong with it."""
-        return assemble_batch(batch, max_length=self.max_length)
+    def samples(self, items: list[Item], places: list[str]) -> list[list[Sample] | DataError]:
+        """Return the samples of each item, or what is wrong with it."""
+        sizes = {"num_image_tokens": self.num_image_tokens, "max_length": self.max_length}
+        return encode_batch(items, places, self.template, self.tokenizer, **sizes)
 
     def fingerprint(self) -> str:
         """Return a hash of all that shapes the samples."""
@@ -129,19 +123,11 @@ def _require_space(source: Source, folder: Path) -> None:
 
 def _write_store(source: Source, encoder: RecordEncoder, folder: Path, progress: Callable[[int], None]) -> None:
     writer = StoreWriter(folder, encoder.num_image_tokens)
-    pending: deque[tuple[list[_Parsed], Future[TokenizedBatch]]] = deque()
-    with ThreadPoolExecutor(1) as pool:  # tokenizing runs beside the reading and parsing of the next records
-        records = iter(read_records(source.path, split=source.split))
-        while batch := list(islice(records, RECORDS_PER_BATCH)):
-            parsed = [_parsed(record, source) for record in batch]
-            items = [entry.item for entry in parsed if entry.item is not None]
-            places = [entry.record.place for entry in parsed if entry.item is not None]
-            pending.append((parsed, pool.submit(encoder.tokenize, items, places)))
-            if len(pending) > BATCHES_AHEAD:
-                _add(writer, encoder, source, *pending.popleft())
-                progress(writer.counts["num_records"])
-        while pending:
-            _add(writer, encoder, source, *pending.popleft())
+    records = iter(read_records(source.path, split=source.split))
+    while batch := [_parsed(record, source) for record in islice(records, RECORDS_PER_BATCH)]:
+        items = [entry.item for entry in batch if entry.item is not None]
+        places = [entry.record.place for entry in batch if entry.item is not None]
+        _add(writer, source, batch, encoder.samples(items, places))
         progress(writer.counts["num_records"])
     writer.close()
 
@@ -169,14 +155,8 @@ def _parsed(record: Record, source: Source) -> _Parsed:
         return _Parsed(record, None, error.message)
 
 
-def _add(
-    writer: StoreWriter,
-    encoder: RecordEncoder,
-    source: Source,
-    parsed: list[_Parsed],
-    tokenized: "Future[TokenizedBatch]",
-) -> None:
-    encoded = iter(encoder.assemble(tokenized.result()))
+def _add(writer: StoreWriter, source: Source, parsed: list[_Parsed], encoded: list[list[Sample] | DataError]) -> None:
+    found = iter(encoded)
     kept = []
     for entry in parsed:
         line, file = entry.record.line, str(entry.record.path)
@@ -184,7 +164,7 @@ def _add(
         problem = entry.problem
         samples: list[Sample] | DataError = []
         if entry.item is not None:
-            samples = next(encoded)
+            samples = next(found)
             problem = samples.message if isinstance(samples, DataError) else _no_answer(samples)
         if problem or isinstance(samples, DataError):
             writer.add_problem(Finding.of(file, line, problem))
