@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from prepared_data import prepare
 
 from mmtune.build import build_parts
 from mmtune.chat.generate import Decoding, embed_images
 from mmtune.chat.session import ChatSession
 from mmtune.config import load_config
 from mmtune.evaluate.compare import Asker
-from prepared_data import prepare
 
 __all__ = ["prepare"]
 
