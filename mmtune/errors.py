@@ -18,6 +18,9 @@ class MMTuneError(Exception):
         self.message = one_line.encode("utf-8", "backslashreplace").decode()  # a quoted text may be half a character
         super().__init__(f"{self.place}: {self.message}")
 
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.place, self.message)  # so that it comes out of a worker process as it is
+
 
 class ConfigError(MMTuneError):
     """A config file, a config key or a command line argument is wrong."""
