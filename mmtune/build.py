@@ -111,13 +111,20 @@ def build_parts(config: ModelConfig, device: torch.device, reader: Reader | None
     return Parts(VisionLanguageModel(llm, vision, projector), reader.tokenizer, reader.template, reader.transform)
 
 
-def calibrate_projector(config: ModelConfig, parts: Parts, dataset: SampleDataset) -> None:
-    """Fit a new projector's statistics, words and output scale to the first training images, where the config asks."""
+def calibrate_projector(config: ModelConfig, parts: Parts, dataset: SampleDataset | None) -> None:
+    """Fit a new projector's statistics, words and output scale to the first training images, where the config asks.
+
+    Raises:
+        ConfigError: there are no images to fit it to; none can be seen before a stream (None) is trained.
+    """
     projector, settings = parts.model.projector, config.projector
     if projector is None or settings is None:
         return
     if not (settings.standardize or settings.warm_start_epochs or settings.initial_scale):
         return
+    if dataset is None:
+        message = "a stream shows no image before training. Set standardize, warm_start_epochs and initial_scale back."
+        raise ConfigError("model.projector", message)
     limit = WARM_START_IMAGES if settings.warm_start_epochs else CALIBRATION_IMAGES
     chosen = np.flatnonzero(dataset.num_images == 1)[:limit].tolist()
     if not chosen:

@@ -17,7 +17,8 @@ from mmtune.data.images import ImageTransform
 from mmtune.data.mixing import Share, mix, path_and_limit
 from mmtune.data.packing import pack
 from mmtune.data.prepare import RecordEncoder, Source, parsed_record, prepared
-from mmtune.data.records import read_records
+from mmtune.data.records import read_records, stream_records
+from mmtune.data.stream import StreamDataset, StreamSource
 from mmtune.data.template import ChatTemplate
 from mmtune.errors import ConfigError, DataError
 from mmtune.models.language import load_tokenizer
@@ -86,8 +87,7 @@ def build_dataset(config: Config, reader: Reader, progress: Progress = untold) -
     for given in config.data.train:
         source = source_of(given)
         store = prepared(source, encoder, partial(_tell_records, progress, source.path))
-        folder = Path(given.image_folder) if given.image_folder is not None else Path(source.path).parent
-        parts.append(Part(store, ImageFolder(folder, given.follow_links)))
+        parts.append(Part(store, _image_folder(given, source)))
     shares = [_share(given) for given in config.data.train]
     order = mix([len(part.store) for part in parts], shares, config.train.seed)
     order = _without_bad(parts, order, config, report, progress)
@@ -95,6 +95,48 @@ def build_dataset(config: Config, reader: Reader, progress: Progress = untold) -
     report.num_samples = len(dataset)
     report.num_cut = int((dataset.values("num_cut") > 0).sum())
     return dataset, report
+
+
+def build_stream(config: Config, reader: Reader, first_step: int, problems_path: Path) -> StreamDataset:
+    """Return the samples of a run whose sources are streamed; nothing is read but the first record of each.
+
+    Args:
+        config: of the run.
+        reader: of its model.
+        first_step: where the run continues; a later start has another order.
+        problems_path: where bad records are listed, where the config says that they are skipped.
+
+    Raises:
+        DataError: a source cannot be read at all.
+        ConfigError: a path draws a number of samples.
+    """
+    sources = []
+    for number, given in enumerate(config.data.train):
+        source, limit = source_of(given), path_and_limit(given.path)[1]
+        if limit is not None:
+            message = (
+                f"a stream has no number of samples to draw {limit} from. Leave '#{limit}' out, or set stream: false."
+            )
+            raise ConfigError(f"data.train[{number}].path", message)
+        sources.append(StreamSource(source, _image_folder(given, source)))
+    train = config.train
+    samples_per_step = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    stream = StreamDataset(
+        sources,
+        build_encoder(config.data, reader),
+        reader.transform,
+        buffer_size=config.data.shuffle_buffer,
+        seed=train.seed + first_step,
+        num_samples=(train.max_steps - first_step) * samples_per_step,
+        problems_path=problems_path if config.data.on_bad_record == "skip" else None,
+    )
+    stream.require_readable()
+    return stream
+
+
+def _image_folder(given: DataSource, source: Source) -> ImageFolder:
+    folder = Path(given.image_folder) if given.image_folder is not None else Path(source.path).parent
+    return ImageFolder(folder, given.follow_links)
 
 
 def _tell_records(progress: Progress, path: str, count: int) -> None:
@@ -181,7 +223,8 @@ def inspect_samples(config: Config, reader: Reader) -> Iterator[Sample]:
     encoder = build_encoder(config.data, reader)
     for given in config.data.train:
         source = source_of(given)
-        for record in read_records(source.path, split=source.split):
+        read = stream_records if given.stream else read_records
+        for record in read(source.path, split=source.split):
             (samples,) = encoder.samples([parsed_record(record, source)], [record.place])
             if isinstance(samples, DataError):
                 raise samples

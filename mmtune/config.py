@@ -14,6 +14,7 @@ from mmtune.errors import ConfigError
 from mmtune.lookup import nearest
 from mmtune.other_words import OTHER_WORDS, WORDS_WITHOUT_KEY
 from mmtune.schema import VERB_DEFAULTS, Config, wrong_values
+from mmtune.schema_stream import wrong_streams
 
 
 def load_config(path: Path | str, overrides: list[str] | None = None, verb: str = "finetune") -> Config:
@@ -246,5 +247,5 @@ def _shown(value: Any) -> str:
 
 def _check_values(config: Config, verb: str, place: str) -> None:
     """Hold what no type can say."""
-    for message in wrong_values(config, verb):
+    for message in (*wrong_values(config, verb), *wrong_streams(config)):
         raise ConfigError(place, message)

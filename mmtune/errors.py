@@ -9,14 +9,20 @@ class MMTuneError(Exception):
 
     Args:
         place: where it is, such as `data/mix.json:88`, a config key or a folder.
-        message: what is wrong, what is allowed or nearest, and the mend, as whole sentences.
+        message: what is wrong, what is allowed or nearest, and the mend, as whole sentences. Always given.
     """
 
-    def __init__(self, place: object, message: str):
+    def __init__(self, place: object, message: str | None = None):
+        if message is None:  # torch's DataLoader makes a worker's error anew, of the text of its traceback alone
+            last_line = str(place).strip().splitlines()[-1].partition("Error: ")[2]
+            place, _, message = last_line.partition(": ")
         self.place = str(place)
         one_line = " ".join(message.split())
         self.message = one_line.encode("utf-8", "backslashreplace").decode()  # a quoted text may be half a character
         super().__init__(f"{self.place}: {self.message}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.place, self.message)  # so that it comes out of a worker process as it is
 
 
 class ConfigError(MMTuneError):

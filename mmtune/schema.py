@@ -82,6 +82,7 @@ class DataSource:
     columns: dict[str, str] | None = None  # our key -> the source's, such as {question: Q, answer: A}
     prompt: str | None = None  # what is asked of captions; null: the image alone
     split: str | None = None  # of a datasets folder or hub name; null: train
+    stream: bool = False  # read while training, never as a whole; resume is approximate
     limit: int | None = None  # at most this many samples, drawn once
     repeat: float = 1.0  # how often an epoch visits each sample; 0.5 draws half of them
     weight: float | None = None  # share of the epoch relative to the other sources' weights; all have one, or none
@@ -98,6 +99,7 @@ class DataConfig:
     group_by_length: bool = False  # batches of about equal length, with or without images: less padding
     pack_to_max_length: bool = False  # whole samples together in rows of max_length, each blind to the others
     max_tokens_per_batch: int | None = None  # padding included; replaces train.per_device_train_batch_size
+    shuffle_buffer: int = 1000  # samples of a stream that are shuffled together
     cache_vision_features: bool = False  # run a frozen encoder once for each image and keep its features on disk
 
 
@@ -174,6 +176,7 @@ ABOVE_0 = (
     "model.vision.image_size",
     "model.vision.grid",
     "data.max_tokens_per_batch",
+    "data.shuffle_buffer",
 )
 AT_LEAST_0 = (
     "train.weight_decay",

@@ -11,7 +11,17 @@ PACKAGE = Path(mmtune.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATION = {"conversation", "errors", "lookup", "hashing", "shipped", "python_config", "torchvision_ops", "cache"}
-BUILT = FOUNDATION | {"data", "models", "build", "build_data", "run_folder", "config", "schema", "progress"}
+BUILT = FOUNDATION | {
+    "data",
+    "models",
+    "build",
+    "build_data",
+    "run_folder",
+    "config",
+    "schema",
+    "schema_stream",
+    "progress",
+}
 
 MAY_IMPORT = {
     "__init__": set(),
@@ -27,8 +37,9 @@ MAY_IMPORT = {
     "python_config": {"errors"},
     "shipped": {"errors", "lookup"},
     "schema": {"errors", "lookup"},
+    "schema_stream": {"schema"},
     "other_words": set(),
-    "config": {"errors", "lookup", "schema", "other_words"},
+    "config": {"errors", "lookup", "schema", "schema_stream", "other_words"},
     "data": {"conversation", "errors", "lookup", "hashing", "cache"},
     "models": {"conversation", "errors", "lookup", "hashing", "cache", "python_config", "torchvision_ops"},
     "convert": FOUNDATION | {"config", "schema", "data"},

@@ -51,7 +51,12 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check or count."""
+    from mmtune.errors import ConfigError
+    from mmtune.schema_stream import is_streamed
+
     config = source_config(args)
+    if is_streamed(config.data):
+        raise ConfigError("data.train", "a stream is checked while it is read. Leave stream out to check it whole.")
     reader = source_reader(args, config)
     return _check(args, config, reader) if args.action == "check" else _stats(args, config, reader)
 

@@ -16,6 +16,7 @@ from mmtune.lookup import nearest
 HUB_PREFIX = "hub:"
 BATCH_BYTES = 16 << 20
 MAX_BATCH_ROWS = 1024
+STREAM_BATCH_ROWS = 16
 
 
 def read_parquet(path: Path) -> Iterator[Record]:
@@ -94,23 +95,45 @@ def read_hub_dataset(name: str, split: str | None = None) -> Iterator[Record]:
     yield from _dataset_records(_load_hub_dataset(name, split), Path(name))
 
 
+def read_hub_stream(name: str, split: str | None = None) -> Iterator[Record]:
+    """Yield the rows that `read_hub_dataset` yields, fetched while they are read: nothing is kept on the disk.
+
+    Raises:
+        DataError: as `read_hub_dataset`, or the stream breaks off; the message holds the last row.
+    """
+    dataset, number = _load_hub_dataset(name, split, streaming=True), 0
+    try:
+        for record in _records(dataset.with_format("arrow").iter(STREAM_BATCH_ROWS), Path(name)):
+            number = record.line
+            yield record
+    except Exception as error:  # as for loading
+        message = f"the stream broke off soon after this row: {_first_line(error)}. Check the network, then resume."
+        raise DataError(f"{name}:{number}", message) from None
+    if not number:
+        raise DataError(name, "the data set has no rows. It needs at least one record.")
+
+
 def hub_fingerprint(name: str, split: str | None = None) -> str:
     """Return what `datasets` knows the content of a hub data set by; arguments and errors as `read_hub_dataset`."""
     return _load_hub_dataset(name, split)._fingerprint
 
 
-def _load_hub_dataset(name: str, split: str | None) -> Any:
+def _load_hub_dataset(name: str, split: str | None, *, streaming: bool = False) -> Any:
     datasets = import_extra("datasets", name)
     owner_name, config = name.removeprefix(HUB_PREFIX).strip("/"), None
     if owner_name.count("/") == 2:
         owner_name, config = owner_name.rsplit("/", 1)
     try:
-        return datasets.load_dataset(owner_name, config, split=split or "train")
+        return datasets.load_dataset(owner_name, config, split=split or "train", streaming=streaming)
     except Exception as error:  # the network, the hub and every builder raise their own kinds
-        reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+        reason = _first_line(error)
         raise DataError(
-            name, f"cannot be loaded: {reason:.300}. Mend the name or the split, or check the network."
+            name, f"cannot be loaded: {reason}. Mend the name or the split, or check the network."
         ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__)[:300]
 
 
 def _dataset_records(dataset: Any, path: Path) -> Iterator[Record]:

@@ -7,7 +7,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def read_json(path: Path) -> Iterator[Record]:
     """
     line = 1
     try:
-        with closing(_opened(path)) as file:
+        with _opened(path) as file:
             for record in _records(file, path):
                 line = record.line
                 yield record
@@ -45,12 +45,16 @@ def read_json(path: Path) -> Iterator[Record]:
         raise DataError(f"{path}:{line}", "the gzipped file is broken or cut off after this. Copy it again.") from None
 
 
-def _opened(path: Path) -> io.BufferedReader:
-    file = path.open("rb")
-    if not file.peek(2).startswith(b"\x1f\x8b"):
-        return file
-    file.close()
-    return io.BufferedReader(gzip.open(path), CHUNK_BYTES)
+@contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a file once, plain or gzipped: a pipe cannot be opened again."""
+    with path.open("rb") as file:
+        if not file.peek(2).startswith(b"\x1f\x8b"):
+            yield file
+            return
+        with gzip.GzipFile(fileobj=file) as unpacked:
+            buffered: io.BufferedReader = io.BufferedReader(unpacked, CHUNK_BYTES)
+            yield buffered
 
 
 def _records(file: io.BufferedReader, path: Path) -> Iterator[Record]:

@@ -148,6 +148,20 @@ def parsed_record(record: Record, source: Source) -> Item:
     return parse_record(record, source.format, columns=source.columns, prompt=source.prompt)
 
 
+def record_samples(record: Record, source: Source, encoder: RecordEncoder) -> list[Sample]:
+    """Return the samples of one record, as `prepared` keeps them.
+
+    Raises:
+        DataError: it is bad.
+    """
+    (samples,) = encoder.samples([parsed_record(record, source)], [record.place])
+    if isinstance(samples, DataError):
+        raise samples
+    if problem := _no_answer(samples):
+        raise DataError(record.place, problem)
+    return samples
+
+
 def _parsed(record: Record, source: Source) -> _Parsed:
     try:
         return _Parsed(record, parsed_record(record, source))

@@ -6,10 +6,18 @@ of conversation.
 
 import glob
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mmtune.data.arrow_records import HUB_PREFIX, is_saved_dataset, read_hub_dataset, read_parquet, read_saved_dataset
+from mmtune.data.arrow_records import (
+    HUB_PREFIX,
+    is_saved_dataset,
+    read_hub_dataset,
+    read_hub_stream,
+    read_parquet,
+    read_saved_dataset,
+)
 from mmtune.data.extras import import_extra
 from mmtune.data.json_records import read_json
 from mmtune.data.record import Record
@@ -37,6 +45,8 @@ REFUSED = {
     ".zip": "is a zip archive. Unpack it and name the file inside.",
 }
 """How a file's name ends -> why it is not read, and the mend."""
+
+NEEDS_JUMPS = (".parquet", ".tar", ".xlsx")
 
 SHARDS = (".parquet", ".tar")
 """What a folder may hold to be read whole."""
@@ -67,6 +77,30 @@ def read_records(path: Path | str, *, split: str | None = None) -> Iterator[Reco
     else:
         for file in data_files(path):
             yield from _read_file(file)
+
+
+def stream_records(path: Path | str, *, split: str | None = None) -> Iterator[Record]:
+    """Yield what `read_records` yields; a hub data set is fetched while it is read, and never lies on the disk."""
+    if str(path).startswith(HUB_PREFIX):
+        yield from read_hub_stream(str(path), split)
+    else:
+        yield from read_records(path, split=split)
+
+
+def read_once(path: Path | str) -> list[Path]:
+    """Return the files of a source that can be read only once: pipes, sockets and devices.
+
+    Raises:
+        DataError: some files of a pattern are missing, or one is of a kind that has to be read with jumps.
+    """
+    if str(path).startswith(HUB_PREFIX) or os.path.isdir(path):
+        return []
+    found = [file for file in data_files(path) if file.exists() and not stat.S_ISREG(file.stat().st_mode)]
+    for file in found:
+        if file.suffix.lower() in NEEDS_JUMPS:
+            message = f"a pipe cannot be read as {file.suffix}, which needs jumps. Feed JSON lines, CSV or TSV."
+            raise DataError(file, message)
+    return found
 
 
 def data_files(path: Path | str) -> list[Path]:

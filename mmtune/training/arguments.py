@@ -18,10 +18,15 @@ class PlacedTrainingArguments(TrainingArguments):
         return False
 
 
-def training_arguments(config: TrainConfig, device: torch.device) -> TrainingArguments:
+def training_arguments(config: TrainConfig, device: torch.device, *, skips_on_resume: bool = True) -> TrainingArguments:
     """Return the Trainer's arguments for a run.
 
     Rotation of checkpoints, progress and logs are our own, so the Trainer's are off.
+
+    Args:
+        config: the section `train`.
+        device: where the model is.
+        skips_on_resume: pass over the batches that were trained before; not for a stream, which would be read for it.
 
     Raises:
         ConfigError: the Trainer refuses a value, such as the name of an optimizer or a schedule.
@@ -50,6 +55,7 @@ def training_arguments(config: TrainConfig, device: torch.device) -> TrainingArg
             save_steps=max(config.save_steps, 1),
             seed=config.seed,
             dataloader_num_workers=config.dataloader_num_workers,
+            ignore_data_skip=not skips_on_resume,
             dataloader_pin_memory=device.type == "cuda",
             use_cpu=device.type == "cpu",
             remove_unused_columns=False,

@@ -45,17 +45,26 @@ class RunLog(TrainerCallback):
 
 
 class ProgressBar(TrainerCallback):
-    """One line: step, loss, learning rate, samples a second, time left. Without a terminal, a line now and then."""
+    """One line: step, loss, learning rate, samples a second, time left. Without a terminal, a line now and then.
+
+    Args:
+        name: what stands before the figures.
+        num_samples: of an epoch; None: of a stream, whose loader has no length.
+        console: where it is shown.
+    """
 
     LINES_WITHOUT_TERMINAL = 20
 
-    def __init__(self, name: str, num_samples: int, console: Console):
+    def __init__(self, name: str, num_samples: int | None, console: Console):
         self.name, self.num_samples, self.console = name, num_samples, console
         self.progress: Progress | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Open the bar."""
-        self.samples_per_step = self.num_samples * args.gradient_accumulation_steps / len(given["train_dataloader"])
+        samples_per_batch = float(args.per_device_train_batch_size)
+        if self.num_samples is not None:
+            samples_per_batch = self.num_samples / len(given["train_dataloader"])
+        self.samples_per_step = samples_per_batch * args.gradient_accumulation_steps
         self.first_step, self.started = state.global_step, time.monotonic()
         if self.console.is_terminal and state.is_world_process_zero:
             columns = (

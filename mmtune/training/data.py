@@ -2,19 +2,74 @@
 
 import json
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmtune.build_data import Reader, build_dataset, require_good
+from mmtune.build_data import Reader, build_dataset, packed, require_good
 from mmtune.data.check import DataReport
 from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.sample_store import Finding
+from mmtune.data.stream import StreamDataset
 from mmtune.progress import Bars
 from mmtune.schema import Config
+from mmtune.schema_stream import is_streamed
+from mmtune.training.steps import log_steps
+from mmtune.training.stream import log_stream, open_stream, stream_facts
 
 log = logging.getLogger(__name__)
 PROBLEMS_FILE = "data_problems.jsonl"
 SHOWN_PROBLEMS = 10
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on.
+
+    Attributes:
+        rows: what the Trainer gets: samples, packs of them, or a stream.
+        samples: all of them; None of a stream.
+        facts: returns what `data.json` says now.
+    """
+
+    rows: SampleDataset | PackedDataset | StreamDataset
+    samples: SampleDataset | None
+    facts: Callable[[], dict[str, Any]]
+
+    @property
+    def num_samples(self) -> int | None:
+        """Samples of an epoch; None of a stream."""
+        return None if self.samples is None else len(self.samples)
+
+    def log_trained(self) -> None:
+        """Say what training has read of a stream; of prepared data that is known before."""
+        if isinstance(self.rows, StreamDataset):
+            log_stream(self.rows, PROBLEMS_FILE)
+
+
+def load_data(config: Config, reader: Reader, folder: Path, first_step: int) -> TrainingData:
+    """Prepare the data of a run, or open its streams, and say what is trained on.
+
+    Args:
+        config: of the run.
+        reader: of its model.
+        folder: of the run.
+        first_step: where it continues.
+
+    Raises:
+        DataError: a source cannot be read, or records are bad and `data.on_bad_record` is `error`.
+        ConfigError: no sample is left, or a source cannot be streamed as the config asks.
+    """
+    if is_streamed(config.data):
+        stream = open_stream(config, reader, folder / PROBLEMS_FILE, first_step)
+        return TrainingData(stream, None, partial(stream_facts, config, stream, PROBLEMS_FILE, first_step))
+    samples, report = prepare_data(config, reader, folder)
+    rows = packed(config, samples)
+    log_data(config, samples, rows, report)
+    log_steps(config, rows)
+    return TrainingData(rows, samples, partial(data_facts, config, samples, report))
 
 
 def prepare_data(config: Config, reader: Reader, folder: Path) -> tuple[SampleDataset, DataReport]:
@@ -57,6 +112,7 @@ def data_facts(config: Config, dataset: SampleDataset, report: DataReport) -> di
     """Return what `data.json` says."""
     return {
         "sources": report.sources,
+        "resume": "exact",
         "num_records": report.num_records,
         "num_samples": report.num_samples,
         "num_cut_samples": report.num_cut,

@@ -19,7 +19,7 @@ from mmtune.build import (
     choose_device,
     load_initial_weights,
 )
-from mmtune.build_data import build_reader, packed
+from mmtune.build_data import build_reader
 from mmtune.config import to_values
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.models.isolation import require_isolation
@@ -40,8 +40,7 @@ from mmtune.run_folder import (
 from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
 from mmtune.training.callbacks import LOG_FILE, ProgressBar, RunLog
-from mmtune.training.data import data_facts, log_data, prepare_data
-from mmtune.training.steps import log_steps
+from mmtune.training.data import load_data
 from mmtune.training.trainer import RunTrainer
 
 log = logging.getLogger(__name__)
@@ -68,10 +67,7 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
     device = choose_device(config.train.device)
     training_arguments(config.train, device)  # a value that the Trainer refuses is said before a model loads
     reader = build_reader(config.model)
-    dataset, report = prepare_data(config, reader, folder)
-    rows = packed(config, dataset)
-    log_data(config, dataset, rows, report)
-    log_steps(config, rows)
+    data = load_data(config, reader, folder, _step_of(checkpoint))
 
     set_seed(config.train.seed)
     started = time.monotonic()
@@ -83,25 +79,26 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
         loaded = load_initial_weights(config.model, parts)
         log.info("loaded %s from %s", " and ".join(loaded), config.model.init_from)
     if config.data.cache_vision_features:
+        assert data.samples is not None, "the config refuses a stream"
         with Bars() as bars:
-            cache_vision_features(config.model, parts, dataset, bars)
+            cache_vision_features(config.model, parts, data.samples, bars)
     if checkpoint is None and (config.model.init_from is None or "projector" not in loaded):
-        calibrate_projector(config.model, parts, dataset)
+        calibrate_projector(config.model, parts, data.samples)
 
-    facts = data_facts(config, dataset, report)
     models = base_models(config.model)
 
     def write_run(target: Path) -> None:
-        write_settings(target, config, verb, models, facts)
+        write_settings(target, config, verb, models, data.facts())
         _write_parts(target, parts)
 
     run_log = RunLog(folder, _step_of(checkpoint))
-    bar = ProgressBar(verb, len(dataset), Console(file=sys.stderr))
-    trainer = RunTrainer(parts.model, config, rows, write_run, [run_log, bar])
+    bar = ProgressBar(verb, data.num_samples, Console(file=sys.stderr))
+    trainer = RunTrainer(parts.model, config, data.rows, write_run, [run_log, bar])
     try:
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         bar.close()
+    data.log_trained()
     write_run(folder)
     seconds = round(run_log.seconds_before + time.monotonic() - run_log.started, 1)
     write_manifest(folder, steps=result.global_step, train_seconds=seconds)

@@ -15,6 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from mmtune.data.collate import collate
 from mmtune.data.dataset import PackedDataset, SampleDataset
+from mmtune.data.stream import StreamDataset
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import load_weights
 from mmtune.run_folder import write_manifest
@@ -22,6 +23,7 @@ from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
 from mmtune.training.state import load_optimizer, load_random_state, save_optimizer, save_random_state
 from mmtune.training.steps import batch_sampler
+from mmtune.training.stream import stream_loader
 
 
 class RunTrainer(Trainer):
@@ -30,7 +32,7 @@ class RunTrainer(Trainer):
     Args:
         model: with its frozen parts frozen.
         config: of the run.
-        dataset: samples, or packs of them.
+        dataset: samples, packs of them, or a stream.
         write_run: writes all files of a run but state and manifest into a folder.
         callbacks: progress, logs.
     """
@@ -39,14 +41,14 @@ class RunTrainer(Trainer):
         self,
         model: VisionLanguageModel,
         config: Config,
-        dataset: SampleDataset | PackedDataset,
+        dataset: SampleDataset | PackedDataset | StreamDataset,
         write_run: Callable[[Path], None],
         callbacks: list[TrainerCallback],
     ):
         self.run_config, self.write_run, self.vlm, self.rows = config, write_run, model, dataset
         super().__init__(
             model=model,
-            args=training_arguments(config.train, model.device),
+            args=training_arguments(config.train, model.device, skips_on_resume=not isinstance(dataset, StreamDataset)),
             data_collator=partial(collate, pad_token_id=model.config.pad_token_id or 0),
             train_dataset=dataset,
             callbacks=callbacks,
@@ -56,7 +58,9 @@ class RunTrainer(Trainer):
         model.config.use_cache = True
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return the loader of the batches that `BatchSampler` composes."""
+        """Return the loader of the batches that `BatchSampler` composes, or of those of a stream as they come."""
+        if isinstance(self.rows, StreamDataset):
+            return stream_loader(self.run_config, self.rows, self.args, self.data_collator)
         workers = self.args.dataloader_num_workers
         loader = DataLoader(
             self.rows,

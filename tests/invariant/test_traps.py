@@ -198,6 +198,24 @@ def test_trap_resume_reads_no_image_again(workspace, monkeypatch):
     assert len(opened) == 3 * 2, "three of five steps were left, of two images each"
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_trap_an_image_that_breaks_while_a_run_reads_it_is_one_line(workspace, monkeypatch, capsys, workers):
+    import mmtune.training.run as run
+
+    build_parts = run.build_parts
+
+    def breaking(*given):
+        Path("3.png").write_bytes(b"broken")
+        return build_parts(*given)
+
+    monkeypatch.setattr(run, "build_parts", breaking)
+    changes = ["model.projector.standardize=false", "model.projector.initial_scale=null"]
+    assert main(["pretrain", "pretrain.yaml", f"train.dataloader_num_workers={workers}", *changes]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("mmtune: captions.json:1: ")
+    assert "3.png: not an image" in last
+
+
 def test_trap_training_ids_equal_chat_ids(workspace):
     assert main(["pretrain", "pretrain.yaml", "train.max_steps=1"]) == 0
     session = ChatSession.from_run("runs/pretrain")

@@ -123,4 +123,4 @@ def test_documents_are_trained_whole_and_packed(workspace):
     assert facts["num_records"] == 3
     assert facts["num_supervised_tokens"] == sum(len(text) + 1 for text in texts), "each byte and each EOS"
     losses = [entry["loss"] for entry in read_log(Path("runs/finetune/log.jsonl"))]
-    assert losses and all(loss < 6 for loss in losses)
+    assert max(losses) < 6
