@@ -179,7 +179,7 @@ def _without_bad(
         report.sources.append(
             {
                 "path": given.path,
-                "store": part.store.folder.name,
+                "content": part.store.facts["content"],
                 "num_records": num_records,
                 "num_bad_records": len(problems),
                 "num_samples": len(part.store),

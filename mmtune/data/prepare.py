@@ -93,7 +93,8 @@ def prepared(source: Source, encoder: RecordEncoder, progress: Callable[[int], N
     Raises:
         DataError: the source cannot be read or holds no record, or the disk is full.
     """
-    settings = {"version": STORE_VERSION, **asdict(source), "path": source_key(source.path, source.split)}
+    content = source_key(source.path, source.split)
+    settings = {"version": STORE_VERSION, **asdict(source), "path": content}
     folder = cache_folder() / "data" / value_hash({**settings, "encoder": encoder.fingerprint()})[:32]
     if not (folder / FACTS_FILE).is_file():
         partial = folder.with_name(f"{folder.name}.{os.getpid()}")
@@ -101,7 +102,7 @@ def prepared(source: Source, encoder: RecordEncoder, progress: Callable[[int], N
         try:
             partial.mkdir(parents=True)
             _require_space(source, partial)
-            _write_store(source, encoder, partial, progress or (lambda count: None))
+            _write_store(source, encoder, partial, content, progress or (lambda count: None))
             if folder.exists():
                 shutil.rmtree(folder)  # without its facts: damaged
             os.replace(partial, folder)
@@ -121,7 +122,9 @@ def _require_space(source: Source, folder: Path) -> None:
         raise DataError(folder.parent, f"too little space to prepare {source.path} ({sizes}). Set MMTUNE_CACHE.")
 
 
-def _write_store(source: Source, encoder: RecordEncoder, folder: Path, progress: Callable[[int], None]) -> None:
+def _write_store(
+    source: Source, encoder: RecordEncoder, folder: Path, content: str, progress: Callable[[int], None]
+) -> None:
     writer = StoreWriter(folder, encoder.num_image_tokens)
     records = iter(read_records(source.path, split=source.split))
     while batch := [_parsed(record, source) for record in islice(records, RECORDS_PER_BATCH)]:
@@ -129,7 +132,7 @@ def _write_store(source: Source, encoder: RecordEncoder, folder: Path, progress:
         places = [entry.record.place for entry in batch if entry.item is not None]
         _add(writer, source, batch, encoder.samples(items, places))
         progress(writer.counts["num_records"])
-    writer.close()
+    writer.close(content)
 
 
 @dataclass(frozen=True)

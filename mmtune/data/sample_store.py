@@ -143,11 +143,20 @@ class StoreWriter:
         self.counts["num_warnings"] += 1
         self.warnings.write(json.dumps(vars(finding)) + "\n")
 
-    def close(self) -> None:
-        """Finish: the facts are written last, so that a store with them is whole."""
+    def close(self, content: str) -> None:
+        """Finish: the facts are written last, so that a store with them is whole.
+
+        Args:
+            content: what the source's content is known by.
+        """
         for output in (*self.outputs.values(), self.images, self.problems, self.warnings):
             output.close()
-        facts = {"num_image_tokens": self.num_image_tokens, "files": list(self.file_ids), **self.counts}
+        facts = {
+            "num_image_tokens": self.num_image_tokens,
+            "files": list(self.file_ids),
+            "content": content,
+            **self.counts,
+        }
         (self.folder / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
     def _add_tokens(self, samples: Sequence[Sample]) -> None:

@@ -9,7 +9,7 @@ from mmtune import __version__
 from mmtune.cli import main
 from mmtune.shipped import shipped_configs
 
-VERBS = ["pretrain", "finetune", "sft", "run", "chat", "compare", "inspect", "configs", "convert"]
+VERBS = ["pretrain", "finetune", "sft", "run", "chat", "compare", "export", "data", "inspect", "configs", "convert"]
 HEAVY = {"torch", "transformers", "peft", "numpy", "PIL", "omegaconf"}
 
 

@@ -31,7 +31,7 @@ def write(folder, records):
     writer = StoreWriter(folder, NUM_IMAGE_TOKENS)
     for batch in records:
         writer.add(batch)
-    writer.close()
+    writer.close("content")
     return SampleStore(folder, "data.json")
 
 
@@ -97,7 +97,7 @@ def test_findings_are_split_into_reason_and_mend(tmp_path):
     folder.mkdir()
     writer = StoreWriter(folder, 1)
     writer.add_problem(finding)
-    writer.close()
+    writer.close("content")
     store = SampleStore(folder, "renamed.json")
     assert [(found.place, found.message) for found in store.problems()] == [("renamed.json:7", finding.message)]
     assert store.facts["num_records"] == store.facts["num_bad_records"] == 1
