@@ -1,6 +1,5 @@
 """The same questions to several models: answers, scores, and whether the model looks at the image."""
 
-import random
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from mmtune.chat.session import question_message
 from mmtune.conversation import Conversation
 from mmtune.errors import ConfigError
 from mmtune.evaluate.metrics import wilson_interval
-from mmtune.evaluate.questions import Question
+from mmtune.evaluate.questions import Question, shuffled_images, spread
 from mmtune.run_folder import read_config, require_complete
 
 BASE = "base"
@@ -56,6 +55,7 @@ def compare_models(
     questions: list[Question],
     *,
     controls: Iterable[str] = (),
+    num_control_questions: int | None = None,
     decoding: Decoding | None = None,
     batch_size: int = 32,
     seed: int = 0,
@@ -68,18 +68,21 @@ def compare_models(
             asked without image tokens.
         questions: with or without images and references.
         controls: of `CONTROLS`: the last model is asked again with these images instead of the right one.
+        num_control_questions: ask the controls on so many questions, spread evenly over all; None takes all.
         decoding: how answers are chosen.
         batch_size: prompts answered together.
         seed: of the shuffled images.
         device: None takes a GPU where there is one.
 
     Raises:
-        ConfigError: an unknown control, or `base` as the last model.
+        ConfigError: an unknown control, fewer than one question for the controls, or `base` as the last model.
     """
     controls = tuple(controls)
     for control in controls:
         if control not in CONTROLS:
             raise ConfigError("controls", f"unknown control '{control}'. Known: {', '.join(CONTROLS)}.")
+    if num_control_questions is not None and num_control_questions < 1:
+        raise ConfigError("num_control_questions", f"must be 1 or more (got {num_control_questions}). Mend it.")
     if names[-1] == BASE:
         raise ConfigError(BASE, "it stands for the language model of the last run: name a run folder after it.")
     for name in names:
@@ -96,22 +99,24 @@ def compare_models(
         models.append(label)
         conditions = ("image", *(controls if number == len(names) - 1 else ())) if parts.model.vision else ("none",)
         for condition in conditions:
-            _add_answers(answers, questions, label["name"], condition, asker, shuffled)
+            numbers = spread(range(len(questions)), num_control_questions if condition in CONTROLS else None)
+            _add_answers(answers, questions, numbers, label["name"], condition, asker, shuffled)
     return Comparison(questions, models, answers, round(time.monotonic() - started, 1))
 
 
 def _add_answers(
     answers: list[list[Answer]],
     questions: list[Question],
+    numbers: Iterable[int],
     model: str,
     condition: str,
     asker: "Asker",
     shuffled: list[Any],
 ) -> None:
-    """Ask all questions under one condition; controls only those that have an image, or another one to swap in."""
+    """Ask questions under one condition; controls only those that have an image, or another one to swap in."""
     chosen, images = [], []
-    for number, question in enumerate(questions):
-        is_control = condition in CONTROLS
+    for number in numbers:
+        question, is_control = questions[number], condition in CONTROLS
         if not is_control or (question.images and (condition == "blank" or shuffled[number] is not None)):
             chosen.append(number)
             options = {"image": question.images, "none": (), "blank": (None,) * len(question.images)}
@@ -154,20 +159,8 @@ def describe_model(name: str) -> dict[str, str]:
     }
 
 
-def shuffled_images(questions: list[Question], seed: int) -> list[tuple[str, ...] | None]:
-    """Give each question the images of another question with as many images, never its own; None where none is."""
-    rng = random.Random(seed)
-    result: list[tuple[str, ...] | None] = []
-    for question in questions:
-        others = sorted(
-            {other.images for other in questions if len(other.images) == len(question.images)} - {question.images}
-        )
-        result.append(rng.choice(others) if others else None)
-    return result
-
-
 class Asker:
-    """Answers single questions in batches of about equal length; each image is encoded once.
+    """Answers single questions in batches of about equal length; each image is encoded once, each prompt asked once.
 
     Args:
         parts: the model.
@@ -180,18 +173,21 @@ class Asker:
         self.embeds: dict[str | None, torch.Tensor] = {}
 
     def ask(self, questions: list[str], images: list[tuple[str | None, ...]]) -> list[str]:
-        """Return an answer to each question; an image of None is a blank one."""
-        prompts = [self._prompt(text, shown) for text, shown in zip(questions, images, strict=True)]
+        """Return an answer to each question; an image of None is a blank one. Equal prompts get one answer."""
+        asked = list(zip(questions, images, strict=True))
+        distinct = list(dict.fromkeys(asked))
+        answers = dict(zip(distinct, self._ask(distinct), strict=True))
+        return [answers[pair] for pair in asked]
+
+    def _ask(self, asked: list[tuple[str, tuple[str | None, ...]]]) -> list[str]:
+        prompts = [self._prompt(text, shown) for text, shown in asked]
         texts = [""] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
         for batch in _batches(order, self.batch_size):
-            embeds = self._image_embeds([images[number] for number in batch])
-            for number, ids in zip(
-                batch,
-                generate_ids(self.parts, [prompts[n] for n in batch], embeds, self.decoding),
-                strict=True,
-            ):
-                texts[number] = answer_text(self.parts, ids)
+            embeds = self._image_embeds([asked[number][1] for number in batch])
+            ids = generate_ids(self.parts, [prompts[number] for number in batch], embeds, self.decoding)
+            for number, answer in zip(batch, ids, strict=True):
+                texts[number] = answer_text(self.parts, answer)
         return texts
 
     def _prompt(self, text: str, images: tuple[str | None, ...]) -> list[int]:

@@ -26,11 +26,13 @@ from mmtune.evaluate.page_cards import (
     pick_example,
     split_controls,
 )
+from mmtune.evaluate.questions import spread
 
 TEXT_SET = "text questions"
 PICTURE_WIDTH = 256
 PLOT_WIDTH = 1200
 NUM_CARDS_FIRST = 60
+NUM_CARDS_MOST = 1200
 NUM_CHARACTERS_FIRST = 170
 SPELLED_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 
@@ -65,7 +67,8 @@ def write_page(report: dict[str, Any], path: Path, image_root: Path | None = Non
     """Writes the report of a comparison as one HTML page with everything inside.
 
     Every part of the report may be missing: the page then says less. A picture or plot that cannot be read
-    leaves a labelled gap. All text is escaped, and the page's own content policy forbids any request.
+    leaves a labelled gap. Of more than `NUM_CARDS_MOST` questions the page scores all and shows so many, spread evenly,
+    since a browser bears no more. All text is escaped, and the page's own content policy forbids any request.
 
     Args:
         report: `title`, `created`, `versions`, `models` (before first, after last), `scores`, `retention`,
@@ -95,6 +98,7 @@ def render_page(report: dict[str, Any], image_root: Path) -> str:
     models = report.get("models") or []
     picture_uri = functools.cache(lambda image: data_uri(image_root / image, PICTURE_WIDTH))
     cards = [make_card(question, models, picture_uri) for question in report.get("questions") or []]
+    shown_cards = spread(cards, NUM_CARDS_MOST)
     environment = Environment(
         loader=FunctionLoader(read),
         autoescape=True,
@@ -110,9 +114,10 @@ def render_page(report: dict[str, Any], image_root: Path) -> str:
         labels={model["name"]: model["label"] for model in models},
         tables={table.name: table for table in make_tables(report.get("scores") or [], models)},
         cards=cards,
+        shown_cards=shown_cards,
         example=pick_example(cards),
         dependence=count_dependence(cards),
-        filters=card_filters(cards),
+        filters=card_filters(shown_cards),
         plots=[(plot, data_uri(Path(plot["path"]), PLOT_WIDTH)) for plot in report.get("plots") or []],
         unseen_set=UNSEEN_SET,
         text_set=TEXT_SET,

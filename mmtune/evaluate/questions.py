@@ -1,14 +1,17 @@
-"""Questions with references, as chat, compare and evaluation read them."""
+"""Questions with references, as chat, compare and evaluation read them, and draws from them."""
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mmtune.data.image_folder import missing_image
 from mmtune.data.records import Record, read_records
 from mmtune.errors import DataError
 from mmtune.evaluate.metrics import MATCHES
 
+T = TypeVar("T")
 KEYS = ("id", "image", "question", "reference", "group", "match")
 
 
@@ -88,3 +91,32 @@ def _texts(value: Any, key: str, record: Record) -> tuple[str, ...]:
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
         raise DataError(record.place, f"'{key}' is a text, a list of texts or null (got {value!r:.60}).")
     return tuple(texts)
+
+
+def shuffled_images(questions: list[Question], seed: int) -> list[tuple[str, ...] | None]:
+    """Give each question the images of another question with as many images, never its own; None where none is."""
+    rng = random.Random(seed)
+    by_count: dict[int, list[tuple[str, ...]]] = {}
+    for images in sorted({question.images for question in questions}):
+        by_count.setdefault(len(images), []).append(images)
+    places = {images: place for others in by_count.values() for place, images in enumerate(others)}
+    result: list[tuple[str, ...] | None] = []
+    for question in questions:
+        candidates, own = by_count[len(question.images)], places[question.images]
+        if len(candidates) == 1:
+            result.append(None)
+            continue
+        drawn = rng.choice(range(len(candidates) - 1))  # of all but its own
+        result.append(candidates[drawn + (drawn >= own)])
+    return result
+
+
+def spread(items: Sequence[T], count: int | None) -> list[T]:
+    """Take `count` of the items, evenly spread and in their order; all where there are no more, or for None.
+
+    >>> spread(range(10), 4), spread("ab", 4), spread("ab", None)
+    ([0, 2, 5, 7], ['a', 'b'], ['a', 'b'])
+    """
+    if count is None or count >= len(items):
+        return list(items)
+    return [items[number * len(items) // count] for number in range(count)]

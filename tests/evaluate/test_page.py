@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmtune.errors import MMTuneError
-from mmtune.evaluate.page import write_page
+from mmtune.evaluate.page import NUM_CARDS_MOST, write_page
 
 HOSTILE = """<script>alert(1)</script>"'></style><img src=x onerror=alert(2)>{{ 7*7 }}&amp;\x00"""
 VOID = {"meta", "link", "img", "br"}
@@ -232,6 +232,18 @@ def test_cards_can_all_be_read_without_scripts(report, tmp_path):
     assert not any("hidden" in card for card in cards)
     assert "hidden" in page.find("form", id="filters")[0]
     assert page.find("div", id="cards", data_first="60")
+
+
+def test_of_very_many_questions_an_even_part_is_shown_and_said(report, tmp_path):
+    (question,) = report["questions"]
+    report["questions"] = [question | {"question": f"Question {number}?"} for number in range(3 * NUM_CARDS_MOST)]
+    page = read_page(report, tmp_path)
+    assert len(page.find("article", class_="card")) == NUM_CARDS_MOST
+    assert f"{NUM_CARDS_MOST} of {3 * NUM_CARDS_MOST} questions Spread evenly" in page.text
+    assert f"one of {3 * NUM_CARDS_MOST} questions answered wrong before and right after" in page.text
+    assert "Question 3?" in page.text
+    assert "Question 4?" not in page.text
+    assert f"{3 * NUM_CARDS_MOST} change with a blank picture" in page.text, "what is counted is counted over all"
 
 
 def test_unwritable_place_is_one_line(tmp_path):

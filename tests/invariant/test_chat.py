@@ -80,8 +80,8 @@ def test_saved_and_loaded_model_gives_the_same_logits(run):
 def test_answers_do_not_depend_on_the_batch_they_are_asked_in(run):
     parts = load_run(run)
     decoding = Decoding(max_new_tokens=6)
-    questions = ["What colour?", "Is it red, or is it rather some other colour?", "Hi", "Sure?"]
-    images = [("0.png",), ("1.png",), (), ("2.png",)]
+    questions = ["What colour?", "Is it red, or is it rather some other colour?", "Hi", "Sure?", "Hi", "What colour?"]
+    images = [("0.png",), ("1.png",), (), ("2.png",), (), ("3.png",)]
     together = Asker(parts, decoding, 4).ask(questions, images)
     alone = [Asker(parts, decoding, 1).ask([q], [i])[0] for q, i in zip(questions, images, strict=True)]
     assert together == alone
