@@ -47,6 +47,7 @@ class CompareConfig:
     models: list[str] = MISSING  # run folders from before to after; `base` is the untrained language model
     questions: dict[str, str] = MISSING  # name of the set -> questions file
     controls: list[str] = field(default_factory=list)
+    num_control_questions: int | None = None  # ask the controls on so many questions, spread evenly; None: on all
     max_new_tokens: int = 64
     batch_size: int = 32
     title: str = "Before and after"
@@ -68,6 +69,16 @@ class ScenesConfig:
     image_size: int = 160
 
 
+@dataclass
+class EasyVQAConfig:
+    """What the `make-easy-vqa` step makes; see `mmtune.data.makers.easy_vqa.make_easy_vqa`."""
+
+    seed: int = 0
+    num_train_images: int | None = None
+    num_test_images: int | None = None
+    num_validation_images: int = 0
+
+
 def _train(values: dict[str, Any], folder: Path, verb: str) -> None:
     from mmtune.training.run import train
 
@@ -79,6 +90,14 @@ def _make_scenes(values: dict[str, Any], folder: Path, verb: str) -> None:
 
     shutil.rmtree(folder, ignore_errors=True)
     make_scenes(folder, **vars(_typed(values, ScenesConfig, "make-scenes")))
+    write_manifest(folder)
+
+
+def _make_easy_vqa(values: dict[str, Any], folder: Path, verb: str) -> None:
+    from mmtune.data.makers.easy_vqa import make_easy_vqa
+
+    shutil.rmtree(folder, ignore_errors=True)
+    make_easy_vqa(folder, **vars(_typed(values, EasyVQAConfig, "make-easy-vqa")))
     write_manifest(folder)
 
 
@@ -95,7 +114,12 @@ def _compare(values: dict[str, Any], folder: Path, verb: str) -> None:
     questions = [q for name, path in config.questions.items() for q in read_questions(path, set_name=name)]
     decoding = Decoding(max_new_tokens=config.max_new_tokens)
     comparison = compare_models(
-        config.models, questions, controls=config.controls, decoding=decoding, batch_size=config.batch_size
+        config.models,
+        questions,
+        controls=config.controls,
+        num_control_questions=config.num_control_questions,
+        decoding=decoding,
+        batch_size=config.batch_size,
     )
     for model in comparison.models:
         model["label"] = config.labels.get(model["name"], model["label"])
@@ -112,6 +136,7 @@ VERBS: dict[str, Callable[[dict[str, Any], Path, str], None]] = {
     "finetune": _train,
     "sft": _train,
     "make-scenes": _make_scenes,
+    "make-easy-vqa": _make_easy_vqa,
     "compare": _compare,
 }
 

@@ -7,7 +7,7 @@ from mmtune.config import apply_overrides, check_keys, config_from_values, load_
 from mmtune.data.template import TEMPLATES
 from mmtune.models.projector import PROJECTORS
 from mmtune.models.vision import VISION_ENCODERS
-from mmtune.recipe import VERBS, CompareConfig, RecipeConfig, ScenesConfig
+from mmtune.recipe import VERBS, CompareConfig, EasyVQAConfig, RecipeConfig, ScenesConfig
 from mmtune.schema import VERB_DEFAULTS
 from mmtune.shipped import find_config, shipped_configs, shipped_folder
 
@@ -48,7 +48,7 @@ def typed(values, schema):
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
 
 
-STEP_SCHEMAS = {"compare": CompareConfig, "make-scenes": ScenesConfig}
+STEP_SCHEMAS = {"compare": CompareConfig, "make-scenes": ScenesConfig, "make-easy-vqa": EasyVQAConfig}
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

@@ -25,7 +25,7 @@ from mmtune.data.text_warnings import text_warnings
 from mmtune.errors import DataError
 from mmtune.hashing import value_hash
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 RECORDS_PER_BATCH = 1024
 FREE_BYTES_PER_SOURCE_BYTE = 2
 

@@ -1,0 +1,203 @@
+"""Makes training and test files from easy-VQA: coloured shapes, and questions about them that others wrote.
+
+The data set lies in the `easy-vqa` wheel (Victor Zhou, MIT): 4,000 training and 1,000 test images of 64 x 64 pixels
+with 38,575 and 9,673 questions. Here its files become LLaVA records and a questions file. Captions say what the
+answers to an image's training questions say together; nothing is taken from the test questions, nothing is invented.
+"""
+
+import importlib.util
+import json
+import random
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from mmtune.errors import ConfigError, DataError
+
+SHAPES = ("circle", "rectangle", "triangle")
+COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
+VERDICTS = ("yes", "no")
+GROUPS = ("which shape", "which colour", "is there", "is there not")
+
+
+class Turn(NamedTuple):
+    """A question about an image, with its answer."""
+
+    question: str
+    answer: str
+
+    @property
+    def is_negated(self) -> bool:
+        """Whether a question denies what it asks for: "is there not a red shape?"."""
+        return not {"no", "not"}.isdisjoint(_words(self.question))
+
+    @property
+    def group(self) -> str:
+        """The kind of question, one of `GROUPS`."""
+        if self.answer in SHAPES:
+            return "which shape"
+        if self.answer in COLOURS:
+            return "which colour"
+        return "is there not" if self.is_negated else "is there"
+
+
+def _words(question: str) -> list[str]:
+    return question.rstrip("?").split()
+
+
+# ---------------------------------------------------------------- what the package holds
+
+
+def easy_vqa_folder() -> Path:
+    """Finds the data set without importing the package that carries it.
+
+    Raises:
+        DataError: the package is not installed.
+    """
+    spec = importlib.util.find_spec("easy_vqa")
+    folders = [Path(folder) / "data" for folder in spec.submodule_search_locations or ()] if spec else []
+    if not folders or not (folders[0] / "train" / "questions.json").is_file():
+        raise DataError("easy-vqa", "the data set is missing. Run `pip install easy-vqa`.")
+    return folders[0]
+
+
+def read_turns(path: Path) -> dict[int, list[Turn]]:
+    """Reads `questions.json`, a list of [question, answer, number of the image].
+
+    Returns:
+        Number of the image -> its questions in the order of the file.
+
+    Raises:
+        DataError: an answer is not one of the data set's 13.
+    """
+    turns: dict[int, list[Turn]] = {}
+    for question, answer, image in json.loads(path.read_text(encoding="utf-8")):
+        if answer not in (*SHAPES, *COLOURS, *VERDICTS):
+            raise DataError(path, f"unknown answer '{answer}'. Install easy-vqa 1.0 anew.")
+        turns.setdefault(image, []).append(Turn(question, answer))
+    return turns
+
+
+def told(turns: list[Turn], values: tuple[str, ...]) -> str | None:
+    """Finds the one shape or colour that the answers about an image leave possible; None where they leave several.
+
+    >>> told([Turn("is there not a red shape?", "no")], COLOURS), told([Turn("is no circle present?", "yes")], SHAPES)
+    ('red', None)
+    """
+    possible = set(values)
+    for turn in turns:
+        named = {*_words(turn.question), turn.answer}.intersection(values)
+        is_denied = turn.answer in VERDICTS and (turn.answer == "no") != turn.is_negated
+        if named:
+            possible = possible - named if is_denied else possible & named
+    return possible.pop() if len(possible) == 1 else None
+
+
+def caption(turns: list[Turn]) -> str | None:
+    """Says what the answers about an image say together; None where they leave its shape or colour open.
+
+    >>> caption([Turn("what is the red shape?", "circle")])
+    'a red circle'
+    """
+    shape, colour = told(turns, SHAPES), told(turns, COLOURS)
+    return f"a {colour} {shape}" if shape and colour else None
+
+
+# ---------------------------------------------------------------- records
+
+
+def to_record(name: str, image: str, turns: list[Turn]) -> dict:
+    """Makes a LLaVA record; the image comes before the first question."""
+    conversations = []
+    for number, turn in enumerate(turns):
+        mark = "<image>\n" if number == 0 else ""
+        conversations.append({"from": "human", "value": mark + turn.question})
+        conversations.append({"from": "gpt", "value": turn.answer})
+    return {"id": name, "image": image, "conversations": conversations}
+
+
+def to_questions(name: str, image: str, turns: list[Turn]) -> list[dict]:
+    """Makes the entries of a questions file for one image."""
+    return [
+        {
+            "id": f"{name}_{number:02d}",
+            "image": image,
+            "question": turn.question,
+            "reference": [turn.answer],
+            "group": turn.group,
+        }
+        for number, turn in enumerate(turns)
+    ]
+
+
+# ---------------------------------------------------------------- files
+
+
+def make_easy_vqa(
+    output_folder: str | Path,
+    *,
+    seed: int = 0,
+    num_train_images: int | None = None,
+    num_test_images: int | None = None,
+    num_validation_images: int = 0,
+) -> dict[str, Path]:
+    """Writes images and, beside them, captions.json and train.json (LLaVA records) and test_questions.json.
+
+    A record of train.json is one dialogue: all questions about its image, in a drawn order. The same arguments give
+    the same bytes.
+
+    Args:
+        output_folder: where everything goes; made where it is missing.
+        seed: draws the order of the questions.
+        num_train_images: the first N training images; None takes all 4,000.
+        num_test_images: the first N test images; None takes all 1,000.
+        num_validation_images: the last N training images are not trained on; their questions go to
+            validation_questions.json, to choose settings by.
+
+    Returns:
+        What was written: captions, train, test_questions and maybe validation_questions -> path.
+
+    Raises:
+        DataError: the package is not installed, or the folder cannot be made.
+        ConfigError: a number is out of range.
+    """
+    source, folder, rng = easy_vqa_folder(), Path(output_folder), random.Random(seed)
+    train, test = (read_turns(source / split / "questions.json") for split in ("train", "test"))
+    num_kept = len(train) - _checked("num_validation_images", num_validation_images, 0, len(train) - 1)
+    num_train = num_kept if num_train_images is None else _checked("num_train_images", num_train_images, 1, num_kept)
+    num_test = len(test) if num_test_images is None else _checked("num_test_images", num_test_images, 1, len(test))
+    try:
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(folder.resolve(), f"cannot be made: {error.strerror}. Name another folder.") from None
+
+    def with_images(split: str, turns: dict[int, list[Turn]], numbers: range) -> Iterator[tuple[str, str, list[Turn]]]:
+        for number in numbers:
+            name = f"{split}_{number:04d}"
+            shutil.copyfile(source / split / "images" / f"{number}.png", folder / "images" / f"{name}.png")
+            yield name, f"images/{name}.png", turns[number]
+
+    trained = list(with_images("train", train, range(num_train)))
+    captions = [{"id": name, "image": image, "caption": caption(turns)} for name, image, turns in trained]
+    files = {
+        "captions": [record for record in captions if record["caption"]],
+        "train": [to_record(name, image, rng.sample(turns, len(turns))) for name, image, turns in trained],
+        "test_questions": _questions(with_images("test", test, range(num_test))),
+    }
+    if num_validation_images:
+        files["validation_questions"] = _questions(with_images("train", train, range(num_kept, len(train))))
+    paths = {name: folder / f"{name}.json" for name in files}
+    for name, entries in files.items():
+        paths[name].write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return paths
+
+
+def _questions(images: Iterable[tuple[str, str, list[Turn]]]) -> list[dict]:
+    return [entry for name, image, turns in images for entry in to_questions(name, image, turns)]
+
+
+def _checked(name: str, value: int, low: int, high: int) -> int:
+    if not low <= value <= high:
+        raise ConfigError(name, f"must be {low} to {high} (got {value}). Mend the number.")
+    return value
