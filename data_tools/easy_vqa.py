@@ -30,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         help="keep the last N training images for validation_questions.json, to choose settings by (0)",
     )
+    parser.add_argument(
+        "--with-evidence", action="store_true", help='trained answers say what is seen first: "a red circle, so no"'
+    )
     return run_script(parser, run, argv)
 
 
@@ -41,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
         num_train_images=args.train_images,
         num_test_images=args.test_images,
         num_validation_images=args.validation_images,
+        with_evidence=args.with_evidence,
     )
     for path in paths.values():
         print(f"easy_vqa: {len(json.loads(path.read_text(encoding='utf-8')))} records written to {path}")

@@ -77,6 +77,7 @@ class EasyVQAConfig:
     num_train_images: int | None = None
     num_test_images: int | None = None
     num_validation_images: int = 0
+    with_evidence: bool = False
 
 
 def _train(values: dict[str, Any], folder: Path, verb: str) -> None:

@@ -14,15 +14,16 @@ from typing import Any, Literal
 import numpy as np
 
 from mmtune.conversation import ImageSlot
+from mmtune.data.finding import Finding
 from mmtune.data.image_check import check_images
 from mmtune.data.part import Part
-from mmtune.data.sample_store import IMAGES_FILE, Finding, SampleStore
+from mmtune.data.sample_store import IMAGES_FILE, SampleStore
 from mmtune.hashing import value_hash
 
 ImageCheck = Literal["decode", "header", "none"]
 LEVELS = {"none": 0, "header": 1, "decode": 2}
 Progress = Callable[[int, int], None]
-CHUNK_IMAGES = 2048
+CHUNK_IMAGES = 16_384
 
 
 @dataclass

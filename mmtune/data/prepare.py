@@ -16,10 +16,12 @@ from typing import Any
 from mmtune.cache import cache_folder
 from mmtune.conversation import Conversation, Document, ImageSlot, Sample
 from mmtune.data.encode import encode_batch
+from mmtune.data.finding import Finding
 from mmtune.data.formats import parse_record
 from mmtune.data.records import Record, read_records
-from mmtune.data.sample_store import FACTS_FILE, EncodedRecord, Finding, SampleStore, StoreWriter
+from mmtune.data.sample_store import FACTS_FILE, SampleStore
 from mmtune.data.source_key import source_key
+from mmtune.data.store_writer import EncodedRecord, StoreWriter
 from mmtune.data.template import ChatTemplate
 from mmtune.data.text_warnings import text_warnings
 from mmtune.errors import DataError

@@ -16,12 +16,12 @@ import torch
 from torch.utils.data import IterableDataset
 
 from mmtune.conversation import ImageSlot, Sample
+from mmtune.data.finding import Finding
 from mmtune.data.image_folder import ImageFolder
 from mmtune.data.images import ImageTransform
 from mmtune.data.prepare import RecordEncoder, Source, record_samples
 from mmtune.data.record import Record
 from mmtune.data.records import read_once, stream_records
-from mmtune.data.sample_store import Finding
 from mmtune.errors import DataError
 
 

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from mmtune.data.check import DataReport, odd_records
 from mmtune.data.dataset import PackedDataset, SampleDataset
-from mmtune.data.sample_store import Finding, SampleStore
+from mmtune.data.finding import Finding
+from mmtune.data.sample_store import SampleStore
 from mmtune.errors import ConfigError
 from mmtune.schema import Config
 

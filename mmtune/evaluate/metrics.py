@@ -37,7 +37,17 @@ def contains(answer: str, references: list[str]) -> bool:
     return any(f" {normalize(reference)} " in words for reference in references)
 
 
-MATCHES = {"exact": exact, "contains": contains}
+def ends_with(answer: str, references: list[str]) -> bool:
+    """Whether the answer ends with one of the references as whole words, normalized: for answers that reason first.
+
+    >>> ends_with("A red circle, so no.", ["no"]), ends_with("No, a red circle.", ["no"]), ends_with("12", ["2"])
+    (True, False, False)
+    """
+    words = f" {normalize(answer)}"
+    return any(words.endswith(f" {normalize(reference)}") for reference in references)
+
+
+MATCHES = {"exact": exact, "contains": contains, "ends_with": ends_with}
 
 
 def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:

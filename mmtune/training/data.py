@@ -11,7 +11,7 @@ from typing import Any
 from mmtune.build_data import Reader, build_dataset, packed, require_good
 from mmtune.data.check import DataReport
 from mmtune.data.dataset import PackedDataset, SampleDataset
-from mmtune.data.sample_store import Finding
+from mmtune.data.finding import Finding
 from mmtune.data.stream import StreamDataset
 from mmtune.progress import Bars
 from mmtune.schema import Config

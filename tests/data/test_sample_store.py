@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from mmtune.conversation import IGNORE_INDEX, IMAGE_TOKEN_ID, ImageSlot, Sample
-from mmtune.data.sample_store import EncodedRecord, Finding, SampleStore, StoreWriter
+from mmtune.data.finding import Finding
+from mmtune.data.sample_store import SampleStore
+from mmtune.data.store_writer import EncodedRecord, StoreWriter
 from mmtune.errors import DataError
 
 NUM_IMAGE_TOKENS = 5

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from prepared_data import NUM_IMAGE_TOKENS, TRANSFORM, prepare, samples_of
 
+from mmtune.data.finding import Finding
 from mmtune.data.image_folder import ImageFolder
 from mmtune.data.prepare import RecordEncoder, Source
 from mmtune.data.records import read_records, stream_records
-from mmtune.data.sample_store import Finding
 from mmtune.data.stream import StreamDataset, StreamSource
 from mmtune.data.template import TEMPLATES
 from mmtune.errors import DataError

@@ -107,13 +107,17 @@ def caption(turns: list[Turn]) -> str | None:
 # ---------------------------------------------------------------- records
 
 
-def to_record(name: str, image: str, turns: list[Turn]) -> dict:
-    """Makes a LLaVA record; the image comes before the first question."""
+def to_record(name: str, image: str, turns: list[Turn], evidence: str | None = None) -> dict:
+    """Makes a LLaVA record; the image comes before the first question, the evidence before each answer.
+
+    >>> to_record("1", "1.png", [Turn("is it blue?", "no")], "a red circle")["conversations"][1]["value"]
+    'a red circle, so no'
+    """
     conversations = []
     for number, turn in enumerate(turns):
         mark = "<image>\n" if number == 0 else ""
         conversations.append({"from": "human", "value": mark + turn.question})
-        conversations.append({"from": "gpt", "value": turn.answer})
+        conversations.append({"from": "gpt", "value": f"{evidence}, so {turn.answer}" if evidence else turn.answer})
     return {"id": name, "image": image, "conversations": conversations}
 
 
@@ -126,6 +130,7 @@ def to_questions(name: str, image: str, turns: list[Turn]) -> list[dict]:
             "question": turn.question,
             "reference": [turn.answer],
             "group": turn.group,
+            "match": "ends_with",
         }
         for number, turn in enumerate(turns)
     ]
@@ -141,6 +146,7 @@ def make_easy_vqa(
     num_train_images: int | None = None,
     num_test_images: int | None = None,
     num_validation_images: int = 0,
+    with_evidence: bool = False,
 ) -> dict[str, Path]:
     """Writes images and, beside them, captions.json and train.json (LLaVA records) and test_questions.json.
 
@@ -154,6 +160,8 @@ def make_easy_vqa(
         num_test_images: the first N test images; None takes all 1,000.
         num_validation_images: the last N training images are not trained on; their questions go to
             validation_questions.json, to choose settings by.
+        with_evidence: each trained answer first says what is seen, "a red circle, so no", as far as the answers about
+            the image tell; images of which they do not are left out of train.json.
 
     Returns:
         What was written: captions, train, test_questions and maybe validation_questions -> path.
@@ -182,7 +190,11 @@ def make_easy_vqa(
     captions = [{"id": name, "image": image, "caption": caption(turns)} for name, image, turns in trained]
     files = {
         "captions": [record for record in captions if record["caption"]],
-        "train": [to_record(name, image, rng.sample(turns, len(turns))) for name, image, turns in trained],
+        "train": [
+            to_record(name, image, rng.sample(turns, len(turns)), caption(turns) if with_evidence else None)
+            for name, image, turns in trained
+            if caption(turns) or not with_evidence
+        ],
         "test_questions": _questions(with_images("test", test, range(num_test))),
     }
     if num_validation_images:

@@ -39,7 +39,7 @@ def turns_of(record):
 
 def test_the_examples_in_the_docstrings():
     results = doctest.testmod(easy_vqa)
-    assert (results.attempted, results.failed) == (2, 0)
+    assert (results.attempted, results.failed) == (3, 0)
 
 
 def test_every_training_question_is_asked_once_about_its_image(made):
@@ -140,7 +140,7 @@ def test_the_script_and_its_mistakes(desk, capsys, options, words):
     assert capsys.readouterr().err == f"easy_vqa: {words}\n"
     assert not (desk / "out").exists()
     assert script(["--output-folder", "out", "--train-images", "2", "--test-images", "1"]) == 0
-    assert "test_questions: out/test_questions.json" in capsys.readouterr().out
+    assert "records written to out/test_questions.json" in capsys.readouterr().out
     (desk / "file").write_text("")
     assert script(["--output-folder", "file"]) == 2
     assert capsys.readouterr().err.endswith("file: cannot be made: Not a directory. Name another folder.\n")
@@ -206,3 +206,17 @@ def test_a_few_records_train_with_tiny_models(desk, tiny, config_file):
     assert main(["pretrain", config, *changes]) == 0
     facts = read_json(desk / "run" / "data.json")
     assert (facts["num_records"], facts["num_samples"], facts["skipped"]) == (4, 4, [])
+
+
+def test_evidence_stands_before_each_answer_and_nowhere_in_the_test(tmp_path):
+    plain = make_easy_vqa(tmp_path / "plain", num_train_images=40, num_test_images=3)
+    reasoned = make_easy_vqa(tmp_path / "reasoned", num_train_images=40, num_test_images=3, with_evidence=True)
+    captions = {record.value["id"]: record.value["caption"] for record in read_records(plain["captions"])}
+    answers = {record.value["id"]: Counter(turns_of(record)) for record in read_records(plain["train"])}
+    records = [record.value for record in read_records(reasoned["train"])]
+    assert {record["id"] for record in records} == captions.keys() < answers.keys()
+    for record in read_records(reasoned["train"]):
+        evidence = captions[record.value["id"]]
+        expected = Counter({(q, f"{evidence}, so {a}"): n for (q, a), n in answers[record.value["id"]].items()})
+        assert Counter(turns_of(record)) == expected
+    assert plain["test_questions"].read_bytes() == reasoned["test_questions"].read_bytes()
