@@ -81,6 +81,7 @@ def prepare_data(config: Config, reader: Reader, folder: Path) -> tuple[SampleDa
     """
     with Bars() as bars:
         dataset, report = build_dataset(config, reader, bars)
+    (folder / PROBLEMS_FILE).unlink(missing_ok=True)
     if report.problems:
         write_findings(folder / PROBLEMS_FILE, report.problems)
     require_good(config.data, dataset, report, folder / PROBLEMS_FILE)

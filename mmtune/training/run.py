@@ -40,7 +40,7 @@ from mmtune.run_folder import (
 from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
 from mmtune.training.callbacks import LOG_FILE, ProgressBar, RunLog
-from mmtune.training.data import load_data
+from mmtune.training.data import PROBLEMS_FILE, load_data
 from mmtune.training.trainer import RunTrainer
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def _prepare_folder(folder: Path, config: Config, resume: bool | str, overwrite:
     if overwrite and folder.exists():
         _delete_run(folder)
     checkpoint = _checkpoint_to_resume(folder, config, resume)
-    if not resume and folder.exists() and any(folder.iterdir()):
+    if not resume and folder.exists() and {path.name for path in folder.iterdir()} - {PROBLEMS_FILE}:
         newest = newest_checkpoint(folder)
         hint = f"--resume continues from {newest.name}; " if newest else "it has no checkpoint; "
         raise CheckpointError(
@@ -144,7 +144,8 @@ def _prepare_folder(folder: Path, config: Config, resume: bool | str, overwrite:
 
 def _delete_run(folder: Path) -> None:
     """Delete a run's folder, and no other: a wrong output_dir must not cost somebody's files."""
-    is_run = any((folder / name).exists() for name in (CONFIG_FILE, LOG_FILE)) or any(folder.glob("checkpoint-*"))
+    files = (CONFIG_FILE, LOG_FILE, PROBLEMS_FILE)
+    is_run = any((folder / name).exists() for name in files) or any(folder.glob("checkpoint-*"))
     if any(folder.iterdir()) and not is_run:
         message = f"{folder.resolve()} holds files but no run, so --overwrite leaves it alone. Name another folder."
         raise ConfigError("train.output_dir", message)

@@ -87,6 +87,18 @@ def test_trap_image_without_mark_mark_without_image_missing_or_corrupt_file(
     assert words in shown
 
 
+def test_trap_after_the_data_is_mended_the_same_command_runs(workspace, record, capsys):
+    good = Path("captions.json").read_text()
+    Path("captions.json").write_text(json.dumps([record("Hi", ""), record("Hi"), record("Hi", "Hello.")]))
+    assert main(["pretrain", "pretrain.yaml", "train.max_steps=1"]) == 2
+    assert "1 more: runs/pretrain/data_problems.jsonl lists all" in capsys.readouterr().err
+    listed = [json.loads(line) for line in Path("runs/pretrain/data_problems.jsonl").read_text().splitlines()]
+    assert [list(entry) for entry in listed] == [["file", "line", "reason", "mend"]] * 2
+    Path("captions.json").write_text(good)
+    assert main(["pretrain", "pretrain.yaml", "train.max_steps=1"]) == 0
+    assert not Path("runs/pretrain/data_problems.jsonl").exists()
+
+
 @pytest.mark.parametrize("extra", [{}, {"id": 3}, {"id": "x"}])
 def test_trap_id_missing_int_or_duplicate(prepare, record, data_file, extra):
     assert len(prepare(data_file(record("Hi", "Hello.", **extra), record("Hi", "You.", **extra)))[0]) == 2
