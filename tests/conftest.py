@@ -13,7 +13,6 @@ from PIL import Image
 from mmtune.config import apply_overrides
 from mmtune.testing import byte_tokenizer, write_tiny_clip, write_tiny_llm
 
-
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell ignores Ctrl-C
 
 
