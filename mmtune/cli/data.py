@@ -68,15 +68,16 @@ def _check(args: argparse.Namespace, config: Any, reader: Any) -> int:
     from rich.console import Console
 
     from mmtune.build_data import build_dataset
-    from mmtune.evaluate.data_report import check_summary, check_table, write_check
+    from mmtune.evaluate.data_report import check_summary, check_table, warnings_of, write_check
     from mmtune.progress import Bars
 
     config.data.check_images = args.images or config.data.check_images
     with Bars() as bars:
         dataset, report = build_dataset(config, reader, bars)
     stores = [part.store for part in dataset.parts]
-    summary = check_summary(report, stores)
-    num_listed = write_check(Path(args.report), report, stores)
+    warnings = warnings_of(stores)
+    summary = check_summary(report, stores, warnings)
+    num_listed = write_check(Path(args.report), report, warnings)
     if args.json:
         print(json.dumps(summary))
     else:

@@ -1,5 +1,6 @@
-"""The record: one entry of a data source with its place, and what table cells become. Reads nothing itself."""
+"""The record: one entry of a data source with its place, what table cells become, and its JSON line. Reads nothing."""
 
+import json
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -48,3 +49,13 @@ def cell_value(value: Any) -> Any:
     if isinstance(value, Decimal) or (isinstance(value, int) and not isinstance(value, bool)):
         return str(value)
     return value
+
+
+def to_line(value: Any) -> str:
+    """Return a JSON value as one line, in plain characters where UTF-8 can hold them."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can spell
+        return json.dumps(value)
+    return text

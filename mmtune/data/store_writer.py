@@ -11,6 +11,7 @@ import numpy as np
 
 from mmtune.conversation import IGNORE_INDEX, IMAGE_TOKEN_ID, ImageSlot, Sample
 from mmtune.data.finding import Finding
+from mmtune.data.record import to_line
 from mmtune.data.sample_store import ARRAYS, FACTS_FILE, IMAGES_FILE, PROBLEMS_FILE, WARNINGS_FILE, WHOLE_FILE
 
 
@@ -71,12 +72,12 @@ class StoreWriter:
         """List a record that is left out."""
         self.counts["num_records"] += 1
         self.counts["num_bad_records"] += 1
-        self.problems.write(json.dumps(vars(finding)) + "\n")
+        self.problems.write(to_line(vars(finding)) + "\n")
 
     def add_warning(self, finding: Finding) -> None:
         """List something odd about a record that is kept."""
         self.counts["num_warnings"] += 1
-        self.warnings.write(json.dumps(vars(finding)) + "\n")
+        self.warnings.write(to_line(vars(finding)) + "\n")
 
     def close(self, content: str) -> None:
         """Finish: the facts are written last, so that a store with them is whole.

@@ -20,7 +20,7 @@ from mmtune.data.finding import Finding
 from mmtune.data.image_folder import ImageFolder
 from mmtune.data.images import ImageTransform
 from mmtune.data.prepare import RecordEncoder, Source, record_samples
-from mmtune.data.record import Record
+from mmtune.data.record import Record, to_line
 from mmtune.data.records import read_once, stream_records
 from mmtune.errors import DataError
 
@@ -218,8 +218,8 @@ class StreamDataset(IterableDataset):
         finding = Finding.of(record.path, record.line, message)
         if finding.place not in self.listed:
             self.listed.add(finding.place)
-            with self.problems_path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(json.dumps(vars(finding), ensure_ascii=False) + "\n")
+            with self.problems_path.open("a", encoding="utf-8") as file:
+                file.write(to_line(vars(finding)) + "\n")
 
 
 def _drawn(buffer: list[_Waiting], rng: np.random.Generator) -> _Waiting:

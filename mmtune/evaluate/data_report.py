@@ -1,6 +1,5 @@
 """The tables, figures and files of `mmtune data`: what a check found, what a data set holds."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from mmtune.data.check import DataReport, odd_records
 from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.finding import Finding
+from mmtune.data.record import to_line
 from mmtune.data.sample_store import SampleStore
 from mmtune.errors import ConfigError
 from mmtune.schema import Config
@@ -23,15 +24,13 @@ BAR_WIDTH = 40
 SHOWN_KINDS = 12
 
 
-def warnings_of(stores: Sequence[SampleStore]) -> Iterator[Finding]:
-    """Yield what is odd about records that can be trained."""
-    yield from chain.from_iterable(store.warnings() for store in stores)
-    yield from odd_records(stores)
+def warnings_of(stores: Sequence[SampleStore]) -> list[Finding]:
+    """Return what is odd about records that can be trained."""
+    return [*chain.from_iterable(store.warnings() for store in stores), *odd_records(stores)]
 
 
-def check_summary(report: DataReport, stores: Sequence[SampleStore]) -> dict[str, Any]:
+def check_summary(report: DataReport, stores: Sequence[SampleStore], warnings: list[Finding]) -> dict[str, Any]:
     """Return counts of a check, and its findings by kind: `{"kind", "count", "first"}`, the most frequent first."""
-    kinds = {"errors": _kinds(report.problems), "warnings": _kinds(warnings_of(stores))}
     return {
         "num_records": report.num_records,
         "num_good_records": report.num_good_records,
@@ -39,13 +38,14 @@ def check_summary(report: DataReport, stores: Sequence[SampleStore]) -> dict[str
         "num_samples": report.num_samples,
         "num_cut_samples": report.num_cut,
         "num_distinct_images": sum(store.num_distinct_images for store in stores),
-        "num_warnings": sum(entry["count"] for entry in kinds["warnings"]),
+        "num_warnings": len(warnings),
         "sources": report.sources,
-        **kinds,
+        "errors": _kinds(report.problems),
+        "warnings": _kinds(warnings),
     }
 
 
-def _kinds(findings: Sequence[Finding] | Iterator[Finding]) -> list[dict[str, Any]]:
+def _kinds(findings: list[Finding]) -> list[dict[str, Any]]:
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
     for finding in findings:
@@ -55,7 +55,7 @@ def _kinds(findings: Sequence[Finding] | Iterator[Finding]) -> list[dict[str, An
     return [{"kind": kind, "count": count, "first": first[kind]} for kind, count in counts.most_common()]
 
 
-def write_check(path: Path, report: DataReport, stores: Sequence[SampleStore]) -> int:
+def write_check(path: Path, report: DataReport, warnings: list[Finding]) -> int:
     """Write one JSON object a finding: `level`, `file`, `line`, `reason`, `mend`; return how many.
 
     An old report is deleted where nothing was found.
@@ -65,10 +65,10 @@ def write_check(path: Path, report: DataReport, stores: Sequence[SampleStore]) -
     """
     count = 0
     try:
-        with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            for level, findings in (("error", report.problems), ("warning", warnings_of(stores))):
+        with path.open("w", encoding="utf-8") as file:
+            for level, findings in (("error", report.problems), ("warning", warnings)):
                 for finding in findings:
-                    file.write(json.dumps({"level": level, **vars(finding)}, ensure_ascii=False) + "\n")
+                    file.write(to_line({"level": level, **vars(finding)}) + "\n")
                     count += 1
         if not count:
             path.unlink()
@@ -90,18 +90,13 @@ def check_table(summary: dict[str, Any]) -> Iterator[Table | str]:
     for level, style in (("errors", "red"), ("warnings", "yellow")):
         entries = summary[level]
         for entry in entries[:SHOWN_KINDS]:
-            yield f"[{style}]{level[:-1]}[/] {entry['count']:,} x {_plain(entry['first'])}"
+            yield f"[{style}]{level[:-1]}[/] {entry['count']:,} x {escape(entry['first'])}"
         if len(entries) > SHOWN_KINDS:
             yield f"and {len(entries) - SHOWN_KINDS} more kinds of {level}"
     if summary["num_cut_samples"]:
         yield f"{summary['num_cut_samples']:,} samples are cut at max_length"
     good = f"{summary['num_good_records']:,} of {summary['num_records']:,} records can be trained"
     yield f"{good}, {summary['num_distinct_images']:,} images"
-
-
-def _plain(text: str) -> str:
-    """Text of the data, not markup."""
-    return text.replace("[", "\\[")
 
 
 def data_stats(

@@ -1,6 +1,5 @@
 """The first step of every training: the data is prepared and checked, and what was found is said and kept."""
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from mmtune.build_data import Reader, build_dataset, packed, require_good
 from mmtune.data.check import DataReport
 from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.finding import Finding
+from mmtune.data.record import to_line
 from mmtune.data.stream import StreamDataset
 from mmtune.progress import Bars
 from mmtune.schema import Config
@@ -90,8 +90,7 @@ def prepare_data(config: Config, reader: Reader, folder: Path) -> tuple[SampleDa
 
 def write_findings(path: Path, findings: list[Finding]) -> None:
     """Write one JSON object a line: `file`, `line`, `reason`, `mend`."""
-    lines = [json.dumps(vars(finding), ensure_ascii=False) + "\n" for finding in findings]
-    path.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+    path.write_text("".join(to_line(vars(finding)) + "\n" for finding in findings), encoding="utf-8")
 
 
 def log_data(config: Config, dataset: SampleDataset, rows: SampleDataset | PackedDataset, report: DataReport) -> None:

@@ -4,12 +4,12 @@ A job is one image in one style and language. Its records are appended in one wr
 `"source": {"style", "language", "model", "part", "parts"}`; a job is done when all its parts are there.
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmtune.data.makers.qa_prompts import Pair
-from mmtune.data.makers.record_files import cannot_be_written, to_line
+from mmtune.data.makers.record_files import cannot_be_written
+from mmtune.data.record import to_line
 from mmtune.data.records import read_records
 from mmtune.errors import DataError
 
@@ -102,4 +102,4 @@ def to_text(records: list[dict[str, Any]]) -> str:
 
 def failure_line(job: Job, reason: str) -> str:
     """Return the line of the file of failures."""
-    return json.dumps({**job._asdict(), "reason": reason}, ensure_ascii=False) + "\n"
+    return to_line({**job._asdict(), "reason": reason}) + "\n"

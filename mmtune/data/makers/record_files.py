@@ -1,23 +1,15 @@
 """Write record files whole or not at all, and say which images a record names. Knows no format of conversation."""
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from mmtune.data.records import Record
+from mmtune.data.record import Record, to_line
 from mmtune.errors import DataError
 
-
-def to_line(value: Any) -> str:
-    """Return a JSON value as one line, in plain characters where UTF-8 can hold them."""
-    text = json.dumps(value, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can spell
-        return json.dumps(value)
-    return text
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+"""How image files are called that WebDataset readers and Pillow both know."""
 
 
 class RecordWriter:

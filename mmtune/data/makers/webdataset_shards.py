@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmtune.data.formats import parse_record
-from mmtune.data.makers.record_files import cannot_be_written, image_paths, to_line
-from mmtune.data.records import Record, read_records
+from mmtune.data.makers.record_files import IMAGE_SUFFIXES, cannot_be_written, image_paths
+from mmtune.data.record import Record, to_line
+from mmtune.data.records import read_records
 from mmtune.errors import DataError
 
 TAR_BLOCK = 512
-KNOWN_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class Member(NamedTuple):
@@ -174,8 +174,8 @@ def sample_members(record: Record, image_folder: Path, number: int) -> list[Memb
             mend = "Mend the path or --image-folder."
             raise DataError(record.place, f"image {place!s:.300} cannot be read: {error.strerror}. {mend}") from None
         suffix = Path(path).suffix.lower()
-        if suffix not in KNOWN_SUFFIXES:
-            known = ", ".join(KNOWN_SUFFIXES)
+        if suffix not in IMAGE_SUFFIXES:
+            known = ", ".join(IMAGE_SUFFIXES)
             reason = f"image {path:.300} has no suffix that WebDataset readers decode. Known: {known}. Rename it."
             raise DataError(record.place, reason)
         images.append(Member(f"{key}.{index}{suffix}" if is_list else f"{key}{suffix}", data))
