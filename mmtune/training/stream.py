@@ -13,13 +13,13 @@ from transformers import TrainingArguments
 
 from mmtune.build_data import Reader, build_stream
 from mmtune.data.stream import StreamCounts, StreamDataset
-from mmtune.errors import ConfigError, MMTuneError
+from mmtune.errors import ConfigError
 from mmtune.schema import Config
 
 log = logging.getLogger(__name__)
 
 Item = dict[str, torch.Tensor]
-Fed = tuple[Item, StreamCounts] | MMTuneError
+Fed = tuple[Item, StreamCounts]
 
 
 def open_stream(config: Config, reader: Reader, problems_path: Path, first_step: int) -> StreamDataset:
@@ -97,7 +97,7 @@ def stream_loader(
 
 
 class _Feed(IterableDataset):
-    """Items of a stream with its counts at each; an error is the last item, since raised in a worker it loses its kind.
+    """Items of a stream with its counts at each, which thus come out of a worker process.
 
     Args:
         stream: what is read.
@@ -107,36 +107,21 @@ class _Feed(IterableDataset):
         self.stream = stream
 
     def __iter__(self) -> Iterator[Fed]:
-        try:
-            for item in self.stream:
-                yield item, replace(self.stream.counts)
-        except MMTuneError as error:
-            yield error
+        for item in self.stream:
+            yield item, replace(self.stream.counts)
 
 
 def _collate_fed(collate: Callable[[list[Item]], Item], fed: list[Fed]) -> Fed:
-    items, counts = [], StreamCounts()
-    for entry in fed:
-        if isinstance(entry, MMTuneError):
-            return entry
-        item, counts = entry
-        items.append(item)
-    return collate(items), counts
+    return collate([item for item, _ in fed]), fed[-1][1]
 
 
 class StreamLoader(DataLoader):
-    """Batches of a `_Feed`: raises the errors that come with them, and keeps the counts of the last one."""
+    """Batches of a `_Feed`; keeps the counts of the last one."""
 
     dataset: _Feed
 
     def __iter__(self) -> Any:
-        """Yield batches.
-
-        Raises:
-            MMTuneError: as the stream raised it, in whatever process.
-        """
-        for batch in super().__iter__():
-            if isinstance(batch, MMTuneError):
-                raise batch
-            values, self.dataset.stream.trained = batch
+        """Yield batches."""
+        for values, counts in super().__iter__():
+            self.dataset.stream.trained = counts
             yield values
