@@ -4,11 +4,9 @@ Records were read and encoded by `prepare.py`; here the images that the samples 
 records are compared with each other. Images that passed once are not opened again while their size and time stay.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -63,14 +61,13 @@ def bad_image_samples(part: Part, samples: np.ndarray, level: ImageCheck, progre
     Returns:
         Sample -> "reason. mend." of its first bad image.
     """
+    bad = _bad_images(part, part.store.images_of(samples), level, progress)
+    if not bad:
+        return {}
     image_ids, owners = part.store.arrays["image_ids"], part.store.image_owners()
-    shown = np.isin(owners, samples)
-    bad = _bad_images(part, np.unique(image_ids[shown]), level, progress)
-    is_bad = np.zeros(part.store.num_distinct_images, dtype=bool)
-    is_bad[list(bad)] = True
     found: dict[int, str] = {}
-    for slot in np.flatnonzero(shown & is_bad[image_ids]).tolist():
-        found.setdefault(int(owners[slot]), bad[int(image_ids[slot])])
+    for entry in np.flatnonzero(np.isin(image_ids, list(bad)) & np.isin(owners, samples)).tolist():
+        found.setdefault(int(owners[entry]), bad[int(image_ids[entry])])
     return found
 
 
@@ -115,26 +112,20 @@ class PassedImages:
 
     def __init__(self, part: Part, level: int):
         self.part = part
-        key = value_hash([part.images.root, part.images.follow_links, level])[:16]
-        self.path = part.store.folder / f"passed-{key}.bin"
-        num_images = part.store.num_distinct_images
-        known = np.fromfile(self.path, np.int64) if self.path.is_file() else np.empty(0, np.int64)
-        self.known = known.reshape(-1, 2) if known.size == 2 * num_images else np.zeros((num_images, 2), np.int64)
+        self.name = f"passed-{value_hash([part.images.root, part.images.follow_links, level])[:16]}.bin"
+        self.known = part.store.image_table(self.name, 2)
         self.now = np.zeros_like(self.known)
 
     def changed(self, numbers: np.ndarray) -> np.ndarray:
         """Return those of the images that never passed, or whose files differ from when they did."""
-        stamps = [self.part.stamp(number) for number in numbers.tolist()]
-        self.now[numbers] = np.array(stamps, np.int64).reshape(-1, 2)
-        is_same = (self.known[numbers] == self.now[numbers]).all(1) & self.now[numbers].any(1)
-        return numbers[~is_same]
+        self.now = self.part.stamps(numbers)
+        is_same = (self.known == self.now).all(1) & self.now.any(1)
+        return numbers[~is_same[numbers]]
 
     def add(self, numbers: list[int]) -> None:
-        """Remember on disk that images passed."""
+        """Remember on disk that images passed, as they were when `changed` looked."""
         self.known[numbers] = self.now[numbers]
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        self.known.tofile(beside)
-        os.replace(beside, self.path)
+        self.part.store.keep_image_table(self.name, self.known)
 
 
 def odd_records(stores: Sequence[SampleStore]) -> Iterator[Finding]:
@@ -183,5 +174,5 @@ def image_findings(part: Part, bad: dict[int, str]) -> list[Finding]:
     found = {}
     for sample, message in bad.items():
         file, line = part.store.position(sample)
-        found[file, line] = Finding.of(Path(file), line, message)
+        found[file, line] = Finding.of(file, line, message)
     return list(found.values())

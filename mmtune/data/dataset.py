@@ -105,8 +105,7 @@ class SampleDataset(Dataset):
     @property
     def num_images(self) -> np.ndarray:
         """The images of each item: int[S]."""
-        counts = [np.diff(part.store.arrays["image_ends"], prepend=0) for part in self.parts]
-        return np.concatenate(counts)[self.order]
+        return np.concatenate([part.store.num_images for part in self.parts])[self.order]
 
 
 class PackedDataset(Dataset):

@@ -147,10 +147,10 @@ def cache_features(
     """
     with FileLock(str(store.folder / "lock")):
         known = store.known()
-        memory = _RowMemory(part, store)
-        stamps = np.zeros((part.store.num_distinct_images, 2), np.int64)
-        stamps[wanted] = np.array([part.stamp(number) for number in wanted.tolist()], np.int64).reshape(-1, 2)
-        rows = memory.rows_of(stamps, len(known))
+        stamps, name = part.stamps(wanted), f"rows-{value_hash([part.images.root, store.folder.name])[:16]}.bin"
+        kept = part.store.image_table(name, 3)  # stamp and row of each image, so that files are not read again
+        is_same = (kept[:, :2] == stamps).all(1) & stamps.any(1) & (kept[:, 2] < len(known))
+        rows = np.where(is_same, kept[:, 2], -1)
         digests = {number: _digest(part.locate(number)) for number in wanted.tolist() if rows[number] < 0}
         missing: dict[bytes, int] = {}
         for number, digest in digests.items():
@@ -167,7 +167,7 @@ def cache_features(
             known = store.known()
         for number, digest in digests.items():
             rows[number] = known[digest]
-        memory.save(stamps, rows)
+        part.store.keep_image_table(name, np.column_stack([stamps, rows]))
     return PartFeatures(store, part, rows, stamps)
 
 
@@ -190,26 +190,3 @@ def _compute(
 
 def _digest(slot: ImageSlot) -> bytes:
     return hashlib.blake2b(read_bytes(slot), digest_size=DIGEST_BYTES).digest()
-
-
-class _RowMemory:
-    """Which row each image of a part had at which size and time of its file, so that files are not read again."""
-
-    def __init__(self, part: Part, store: FeatureStore):
-        key = value_hash([part.images.root, store.folder.name])[:16]
-        self.path = part.store.folder / f"rows-{key}.bin"
-        self.num_images = part.store.num_distinct_images
-
-    def rows_of(self, stamps: np.ndarray, num_rows: int) -> np.ndarray:
-        """Return int64[num images]: the row of each image whose file is as it was, else -1."""
-        table = np.fromfile(self.path, np.int64) if self.path.is_file() else np.empty(0, np.int64)
-        if table.size != 3 * self.num_images:
-            return np.full(self.num_images, -1)
-        table = table.reshape(-1, 3)
-        is_same = (table[:, :2] == stamps).all(1) & stamps.any(1) & (table[:, 2] < num_rows)
-        return np.where(is_same, table[:, 2], -1)
-
-    def save(self, stamps: np.ndarray, rows: np.ndarray) -> None:
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        np.column_stack([stamps, rows]).astype(np.int64).tofile(beside)
-        os.replace(beside, self.path)

@@ -3,6 +3,8 @@
 import os
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from mmtune.conversation import ImageSlot
 from mmtune.data.image_folder import ImageFolder
 from mmtune.data.sample_store import SampleStore
@@ -31,8 +33,17 @@ class Part:
 
     def stamp(self, image_id: int) -> tuple[int, int]:
         """Return size in bytes and time of change in ns of the file that holds an image; zeros where there is none."""
+        slot = self.store.image(image_id)
         try:
-            status = os.stat(os.path.join(self.images.root, self.store.image(image_id).path))
+            if slot.size is None:
+                return self.images.stamp(slot.path)
+            status = os.stat(slot.path)  # a shard, or the store's own file
         except (OSError, ValueError):
             return 0, 0
         return status.st_size, status.st_mtime_ns
+
+    def stamps(self, image_ids: np.ndarray) -> np.ndarray:
+        """Return the stamps of all images, of others than the given ones zeros: int64[num images, 2]."""
+        table = np.zeros((self.store.num_distinct_images, 2), np.int64)
+        table[image_ids] = np.array([self.stamp(number) for number in image_ids.tolist()], np.int64).reshape(-1, 2)
+        return table

@@ -5,6 +5,7 @@ about as large as its JSON file. No JSON is parsed here and no image opened.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,11 @@ class SampleStore:
         """How many different images the samples show."""
         return len(self.arrays["path_ends"])
 
+    @property
+    def num_images(self) -> np.ndarray:
+        """How many images each sample shows: int64[S]."""
+        return np.diff(self.arrays["image_ends"], prepend=0)
+
     def ids_and_labels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return `input_ids` int32[T] and `labels` int32[T] of a sample, images at their full number of tokens."""
         ids = self._of("tokens", "token_ends", index)
@@ -83,13 +89,28 @@ class SampleStore:
         """Return which of the distinct images a sample shows, in the order of its slots."""
         return self._of("image_ids", "image_ends", index)
 
+    def image_table(self, name: str, num_columns: int) -> np.ndarray:
+        """Return numbers of each distinct image that were kept beside the store: int64[num images, columns].
+
+        Zeros where there are none, or of another shape.
+        """
+        path, shape = self.folder / name, (self.num_distinct_images, num_columns)
+        table = np.fromfile(path, np.int64) if path.is_file() else np.empty(0, np.int64)
+        return table.reshape(shape) if table.size == shape[0] * shape[1] else np.zeros(shape, np.int64)
+
+    def keep_image_table(self, name: str, table: np.ndarray) -> None:
+        """Keep what `image_table` returns; written beside its place and renamed, for whoever reads it meanwhile."""
+        beside = self.folder / f"{name}.{os.getpid()}"
+        table.astype(np.int64).tofile(beside)
+        os.replace(beside, self.folder / name)
+
     def images_of(self, samples: np.ndarray) -> np.ndarray:
         """Return which distinct images some samples show: int64[N], in order."""
         return np.unique(self.arrays["image_ids"][np.isin(self.image_owners(), samples)])
 
     def image_owners(self) -> np.ndarray:
         """Return the sample that each entry of `image_ids` belongs to: int64[all images of all samples]."""
-        return np.repeat(np.arange(len(self)), np.diff(self.arrays["image_ends"], prepend=0))
+        return np.repeat(np.arange(len(self)), self.num_images)
 
     def image(self, image_id: int) -> ImageSlot:
         """Return where a distinct image is; its path is the record's, or the store's own file."""
