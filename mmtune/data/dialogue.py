@@ -61,6 +61,11 @@ def _broken_characters(text: str) -> str:
     """What of a text no tokenizer takes, as the end of a sentence; empty where all is well."""
     if "\0" in text:
         return "holds a NUL character (\\u0000). Remove it."
+    return half_character(text)
+
+
+def half_character(text: str) -> str:
+    """Return what is wrong with a text that holds half a character, as the end of a sentence; empty for others."""
     if not text.isascii():
         try:
             text.encode()

@@ -5,11 +5,12 @@ the prompt seen in chat. Text is tokenized once and never decoded to be tokenize
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from mmtune.conversation import IMAGE_TOKEN_ID, Conversation, Document, Message, Sample
-from mmtune.data.dialogue_encoder import DialogueEncoder, Item, encoder_of
+from mmtune.data.dialogue import half_character
+from mmtune.data.dialogue_encoder import Item, encoder_of
 from mmtune.data.template import ChatTemplate
 from mmtune.errors import DataError
 
@@ -96,77 +97,28 @@ def encode_batch(
     Returns:
         For each item its samples, one for a conversation, or what is wrong with it.
     """
-    return assemble_batch(
-        tokenize_batch(items, places, template, tokenizer, num_image_tokens=num_image_tokens), max_length=max_length
-    )
-
-
-@dataclass(frozen=True)
-class TokenizedBatch:
-    """Items with the ids of their texts.
-
-    Attributes:
-        items: the conversations and documents.
-        places: `file:line` of each.
-        texts: of each item the ids of its texts in order, or what is wrong with it.
-        encoder: made them.
-        num_image_tokens: how many ids one image takes.
-    """
-
-    items: Sequence[Item]
-    places: Sequence[str]
-    texts: list[list[list[int]] | DataError]
-    encoder: DialogueEncoder
-    num_image_tokens: int
-
-
-def tokenize_batch(
-    items: Sequence[Item],
-    places: Sequence[str],
-    template: ChatTemplate | None,
-    tokenizer: Any,
-    *,
-    num_image_tokens: int,
-) -> TokenizedBatch:
-    """Return the ids of all texts: the first half of `encode_batch`, which may run in a thread of its own."""
     encoder = encoder_of(template, tokenizer)
-    wrong = [encoder.wrong(item, num_image_tokens) for item in items]
-    texts = [[] if reason else encoder.texts_of(item) for item, reason in zip(items, wrong, strict=True)]
-    for number, own in enumerate(texts):
-        if not all(map(_is_unicode, own)):
-            texts[number], wrong[number] = (
-                [],
-                "holds half of a surrogate pair (such as \\ud83d). Write the whole character.",
-            )
+    texts: list[list[str]] = []
+    problems: list[str] = []
+    for item in items:
+        problem = encoder.wrong(item, num_image_tokens)
+        own = [] if problem else encoder.texts_of(item)
+        problem = problem or next(filter(None, map(half_character, own)), "")
+        problems.append(problem)
+        texts.append([] if problem else own)
     ids = iter(encoder.encoder.texts([text for own in texts for text in own]))
-    found: list[list[list[int]] | DataError] = []
-    for own, reason, place in zip(texts, wrong, places, strict=True):
-        found.append(DataError(place, reason) if reason else [next(ids) for _ in own])
-    return TokenizedBatch(items, places, found, encoder, num_image_tokens)
-
-
-def assemble_batch(batch: TokenizedBatch, *, max_length: int | None) -> list[list[Sample] | DataError]:
-    """Return the samples of tokenized items: the second half of `encode_batch`."""
-    encoder, num_image_tokens = batch.encoder, batch.num_image_tokens
     image_ids = [IMAGE_TOKEN_ID] * num_image_tokens
     found: list[list[Sample] | DataError] = []
-    for item, texts, place in zip(batch.items, batch.texts, batch.places, strict=True):
-        if isinstance(texts, DataError):
-            found.append(texts)
+    for item, own, problem, place in zip(items, texts, problems, places, strict=True):
+        own_ids = [next(ids) for _ in own]
+        if problem:
+            found.append(DataError(place, problem))
         elif isinstance(item, Document):
-            found.append(encoder.document_samples(texts[0], max_length, place))
+            found.append(encoder.document_samples(own_ids[0], max_length, place))
         else:
-            sample = Sample(*encoder.join(item.messages, texts, image_ids), place)
+            sample = Sample(*encoder.join(item.messages, own_ids, image_ids), place)
             found.append([_cut(sample, num_image_tokens, max_length)])
     return found
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _cut(sample: Sample, num_image_tokens: int, max_length: int | None) -> Sample:

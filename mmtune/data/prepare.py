@@ -18,7 +18,8 @@ from mmtune.conversation import Conversation, Document, ImageSlot, Sample
 from mmtune.data.encode import encode_batch
 from mmtune.data.finding import Finding
 from mmtune.data.formats import parse_record
-from mmtune.data.records import Record, read_records
+from mmtune.data.record import Record
+from mmtune.data.records import read_records
 from mmtune.data.sample_store import FACTS_FILE, SampleStore
 from mmtune.data.source_key import source_key
 from mmtune.data.store_writer import EncodedRecord, StoreWriter
@@ -81,7 +82,7 @@ class RecordEncoder:
         return value_hash([text, special, asdict(self.template), self.num_image_tokens, self.max_length])
 
 
-def prepared(source: Source, encoder: RecordEncoder, progress: Callable[[int], None] | None = None) -> SampleStore:
+def prepared(source: Source, encoder: RecordEncoder, progress: Callable[[int], None]) -> SampleStore:
     """Return the store of a source, made now or found in the cache.
 
     A store is written beside its place and renamed when it is whole, so that an interrupted preparation leaves
@@ -104,7 +105,7 @@ def prepared(source: Source, encoder: RecordEncoder, progress: Callable[[int], N
         try:
             partial.mkdir(parents=True)
             _require_space(source, partial)
-            _write_store(source, encoder, partial, content, progress or (lambda count: None))
+            _write_store(source, encoder, partial, content, progress)
             if folder.exists():
                 shutil.rmtree(folder)  # without its facts: damaged
             os.replace(partial, folder)
@@ -129,19 +130,10 @@ def _write_store(
 ) -> None:
     writer = StoreWriter(folder, encoder.num_image_tokens)
     records = iter(read_records(source.path, split=source.split))
-    while batch := [_parsed(record, source) for record in islice(records, RECORDS_PER_BATCH)]:
-        items = [entry.item for entry in batch if entry.item is not None]
-        places = [entry.record.place for entry in batch if entry.item is not None]
-        _add(writer, source, batch, encoder.samples(items, places))
+    while batch := list(islice(records, RECORDS_PER_BATCH)):
+        _add(writer, source, batch, [_parsed(record, source) for record in batch], encoder)
         progress(writer.counts["num_records"])
     writer.close(content)
-
-
-@dataclass(frozen=True)
-class _Parsed:
-    record: Record
-    item: Item | None
-    problem: str = ""
 
 
 def parsed_record(record: Record, source: Source) -> Item:
@@ -160,51 +152,50 @@ def record_samples(record: Record, source: Source, encoder: RecordEncoder) -> li
         DataError: it is bad.
     """
     (samples,) = encoder.samples([parsed_record(record, source)], [record.place])
+    samples = _with_an_answer(samples, record.place)
     if isinstance(samples, DataError):
         raise samples
-    if problem := _no_answer(samples):
-        raise DataError(record.place, problem)
     return samples
 
 
-def _parsed(record: Record, source: Source) -> _Parsed:
+def _parsed(record: Record, source: Source) -> Item | DataError:
     try:
-        return _Parsed(record, parsed_record(record, source))
+        return parsed_record(record, source)
     except DataError as error:
-        return _Parsed(record, None, error.message)
+        return error
 
 
-def _add(writer: StoreWriter, source: Source, parsed: list[_Parsed], encoded: list[list[Sample] | DataError]) -> None:
-    found = iter(encoded)
+def _add(
+    writer: StoreWriter, source: Source, records: list[Record], items: list[Item | DataError], encoder: RecordEncoder
+) -> None:
+    """Add a batch of records to a store: the samples of the good ones, what is wrong with the others."""
+    good = [(item, record) for item, record in zip(items, records, strict=True) if not isinstance(item, DataError)]
+    encoded = iter(encoder.samples([item for item, _ in good], [record.place for _, record in good]))
     kept = []
-    for entry in parsed:
-        line, file = entry.record.line, str(entry.record.path)
-        file = "" if file == source.path else file
-        problem = entry.problem
-        samples: list[Sample] | DataError = []
-        if entry.item is not None:
-            samples = next(found)
-            problem = samples.message if isinstance(samples, DataError) else _no_answer(samples)
-        if problem or isinstance(samples, DataError):
-            writer.add_problem(Finding.of(file, line, problem))
+    for item, record in zip(items, records, strict=True):
+        file = "" if str(record.path) == source.path else str(record.path)
+        samples = item if isinstance(item, DataError) else _with_an_answer(next(encoded), record.place)
+        if isinstance(samples, DataError):
+            writer.add_problem(Finding.of(file, record.line, samples.message))
             continue
-        kept.append(EncodedRecord(samples, line, file, _hashes(entry.item)))
-        for message in text_warnings(entry.item) if isinstance(entry.item, Conversation) else ():
-            writer.add_warning(Finding.of(file, line, message))
+        assert not isinstance(item, DataError)
+        kept.append(EncodedRecord(samples, record.line, file, _hashes(item)))
+        for message in text_warnings(item) if isinstance(item, Conversation) else ():
+            writer.add_warning(Finding.of(file, record.line, message))
     writer.add(kept)
 
 
-def _no_answer(samples: list[Sample]) -> str:
-    if any(sample.num_supervised_tokens for sample in samples):
-        return ""
+def _with_an_answer(samples: list[Sample] | DataError, place: str) -> list[Sample] | DataError:
+    """The samples of a record, or an error where none of them has a supervised token."""
+    if isinstance(samples, DataError) or any(sample.num_supervised_tokens for sample in samples):
+        return samples
     num_cut = sum(sample.num_cut_tokens for sample in samples)
-    return f"no answer is left within max_length ({num_cut} tokens cut). Raise data.max_length."
+    return DataError(place, f"no answer is left within max_length ({num_cut} tokens cut). Raise data.max_length.")
 
 
-def _hashes(item: Item | None) -> tuple[int, int, int]:
+def _hashes(item: Item) -> tuple[int, int, int]:
     """Of the first question with its images, the first answer and all that is said."""
-    if not isinstance(item, Conversation):
-        assert item is not None
+    if isinstance(item, Document):
         number = _hash(item.text)
         return number, 0, number
     texts = ["\x1f".join([message.role, *map(_content, message.content)]) for message in item.messages]
