@@ -5,6 +5,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,7 @@ def read_xlsx(path: Path) -> Iterator[Record]:
         DataError: openpyxl is missing, or the file is no workbook, empty or of several filled sheets.
         OSError: the file cannot be opened.
     """
-    openpyxl = import_extra("openpyxl", path)
-    try:
-        workbook = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (zipfile.BadZipFile, KeyError, ValueError, openpyxl.utils.exceptions.InvalidFileException):
-        raise DataError(path, "cannot be read as an Excel workbook. Save it again as .xlsx.") from None
-    try:
+    with opened_workbook(path, "cannot be read as an Excel workbook. Save it again as .xlsx.") as workbook:
         sheets = [sheet for sheet in workbook.worksheets if _is_filled(sheet)]
         if len(sheets) > 1:
             names = ", ".join(sheet.title for sheet in sheets)
@@ -75,12 +71,34 @@ def read_xlsx(path: Path) -> Iterator[Record]:
         while header and not header[-1]:
             header.pop()
         yield from _rows(header, (_of_length(row, len(header)) for row in rows), path)
+
+
+@contextmanager
+def opened_workbook(path: Path, problem: str) -> Iterator[Any]:
+    """Open an Excel workbook of openpyxl for reading: values, not formulas.
+
+    Args:
+        path: the file.
+        problem: the message where it is no workbook.
+
+    Raises:
+        DataError: openpyxl is missing, or the file is no workbook.
+        OSError: the file cannot be opened.
+    """
+    openpyxl = import_extra("openpyxl", path)
+    try:
+        workbook = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except (zipfile.BadZipFile, KeyError, ValueError, openpyxl.utils.exceptions.InvalidFileException):
+        raise DataError(path, problem) from None
+    try:
+        for sheet in workbook.worksheets:
+            sheet.reset_dimensions()  # what the file says of its own size is often wrong, and rows would be lost
+        yield workbook
     finally:
         workbook.close()
 
 
 def _is_filled(sheet: Any) -> bool:
-    sheet.reset_dimensions()  # what the file says of its own size is often wrong
     return any(cell is not None for row in sheet.iter_rows(max_row=10, values_only=True) for cell in row)
 
 

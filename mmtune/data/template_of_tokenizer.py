@@ -6,9 +6,9 @@ come out letter by letter as the tokenizer renders them. Of the Jinja text itsel
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
+from itertools import zip_longest
 from typing import Any
 
 from jinja2.exceptions import TemplateError
@@ -99,7 +99,7 @@ def _in_words(turns: Turns) -> str:
 
 def _dialogue(num_answers: int, *, has_system: bool = False, is_prompt: bool = False) -> Turns:
     turns: Turns = [("system", SYSTEM)] if has_system else []
-    for question, answer in zip(QUESTIONS[:num_answers], ANSWERS, strict=False):
+    for question, answer in list(zip(QUESTIONS, ANSWERS, strict=True))[:num_answers]:
         turns += [("user", question), ("assistant", answer)]
     return [*turns, ("user", "Whatnot")] if is_prompt else turns
 
@@ -208,6 +208,6 @@ def _check(template: ChatTemplate, tokenizer: Any, *, has_system: bool) -> None:
                 raise _Untakeable(f"{_in_words(turns)} has {_difference(ours, theirs)}")
 
 
-def _difference(ours: Sequence[str], theirs: Sequence[str]) -> str:
-    at = next((at for at, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), len(ours))
+def _difference(ours: str, theirs: str) -> str:
+    at = next(at for at, (our, their) in enumerate(zip_longest(ours, theirs)) if our != their)
     return f"{theirs[at : at + 30]!r} where other dialogues have {ours[at : at + 30]!r}"

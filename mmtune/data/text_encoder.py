@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -142,7 +142,7 @@ class TextEncoder:
         laters = [word for word, ids in later.items() if ids is None]
         encoded = map(tuple, self._encode([*firsts, *(f" {word}" for word in laters)]))
         for words, table, known in ((firsts, first, self._first), (laters, later, self._later)):
-            new = dict(zip(words, encoded, strict=False))
+            new = dict(zip(words, islice(encoded, len(words)), strict=True))
             table.update(new)
             if len(known) < MAX_WORDS:
                 known.update((word, ids) for word, ids in new.items() if _can_return(word))

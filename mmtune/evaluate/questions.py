@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmtune.data.image_folder import missing_image
-from mmtune.data.records import Record, read_records
+from mmtune.data.record import Record
+from mmtune.data.records import read_records
 from mmtune.errors import DataError
 from mmtune.evaluate.metrics import MATCHES
 

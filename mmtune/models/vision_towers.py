@@ -218,8 +218,12 @@ def _without_weights(model: Any, folder: Path) -> Any:
         with torch.device("meta"):
             return model(config)
     except Exception as error:  # as in `_load`
-        reason = str(error).splitlines()[0][:200].rstrip(".")
-        raise ModelError(str(folder), f"no {model.__name__} can be read: {reason}. Download it again.") from None
+        raise _unreadable(model, folder, error) from None
+
+
+def _unreadable(model: Any, folder: Path, error: Exception) -> ModelError:
+    reason = str(error).splitlines()[0][:200].rstrip(".")
+    return ModelError(str(folder), f"no {model.__name__} can be read: {reason}. Download it again.")
 
 
 def _load(model: Any, folder: Path, dtype: torch.dtype) -> Any:
@@ -227,8 +231,7 @@ def _load(model: Any, folder: Path, dtype: torch.dtype) -> Any:
     try:
         tower, report = model.from_pretrained(folder, dtype=dtype, local_files_only=True, output_loading_info=True)
     except Exception as error:  # transformers raises anything from OSError to RuntimeError here
-        reason = str(error).splitlines()[0][:200].rstrip(".")
-        raise ModelError(str(folder), f"no {model.__name__} can be read: {reason}. Download it again.") from None
+        raise _unreadable(model, folder, error) from None
     missing = sorted(report["missing_keys"])
     if missing:
         names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")

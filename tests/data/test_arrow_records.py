@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from reading import error_of
 
 from mmtune.data.formats import parse_record
 from mmtune.data.records import read_records
-from mmtune.errors import DataError
 
 
 def png(colour):
@@ -23,13 +23,6 @@ def png(colour):
 
 def found(path, **options):
     return [(record.line, record.problem or record.value) for record in read_records(path, **options)]
-
-
-def error_of(path, **options):
-    with pytest.raises(DataError) as caught:
-        list(read_records(path, **options))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture

@@ -1,26 +1,13 @@
 import pytest
+from parsing import error_of, parse
 
 from mmtune.conversation import Document, ImageSlot
-from mmtune.data.formats import parse_record
-from mmtune.data.record import Record
-from mmtune.errors import DataError
 
 SLOT = ImageSlot("a.jpg")
 
 
-def parse(value, format_name=None):
-    return parse_record(Record(value, "data.json", 8), format_name)
-
-
 def contents(value, format_name=None):
     return [(message.role, message.content) for message in parse(value, format_name).messages]
-
-
-def error_of(value, format_name=None):
-    with pytest.raises(DataError) as caught:
-        parse(value, format_name)
-    assert "\n" not in str(caught.value)
-    return caught.value.message
 
 
 def test_alpaca():

@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageCms, ImageDraw, ImageFont
 
 from mmtune.data.image_files import open_image
-from mmtune.data.images import RESAMPLING, ImageTransform, pad_and_resize, pad_to_square
+from mmtune.data.images import RESAMPLING, ImageTransform, pad_and_resize
 from mmtune.errors import DataError
 from mmtune.models.vision_towers import CLIP_MEAN, CLIP_STD
 
@@ -48,7 +48,7 @@ def test_resampling_is_as_named(resample):
 @pytest.mark.parametrize(("size", "box"), [((8, 4), (0, 2, 8, 6)), ((4, 8), (2, 0, 6, 8)), ((5, 2), (0, 1, 5, 3))])
 def test_other_images_are_centred_on_the_mean_colour(size, box):
     assert CLIP_336.padding_colour == CLIP_COLOUR
-    square = pad_to_square(noise(*size), CLIP_COLOUR)
+    square = pad_and_resize(noise(*size), max(size), CLIP_COLOUR, "bicubic")
     assert square.size == (max(size),) * 2
     assert square.crop(box).tobytes() == noise(*size).tobytes()
     square.paste(CLIP_COLOUR, box)
@@ -62,7 +62,9 @@ def test_other_images_are_centred_on_the_mean_colour(size, box):
 @pytest.mark.parametrize("resample", ["bicubic", "bilinear"])
 def test_padding_and_resizing_in_strips_is_the_same_to_the_bit(monkeypatch, size, side, resample):
     monkeypatch.setattr("mmtune.data.images.STRIP_PIXELS", 600)
-    expected = pad_to_square(noise(*size), CLIP_COLOUR).resize((side, side), RESAMPLING[resample])
+    square = Image.new("RGB", (max(size),) * 2, CLIP_COLOUR)
+    square.paste(noise(*size), ((max(size) - size[0]) // 2, (max(size) - size[1]) // 2))
+    expected = square.resize((side, side), RESAMPLING[resample])
     assert pad_and_resize(noise(*size), side, CLIP_COLOUR, resample).tobytes() == expected.tobytes()
 
 

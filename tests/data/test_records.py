@@ -3,23 +3,16 @@ import os
 import sys
 
 import pytest
+from reading import error_of
 
 from mmtune.data.record import Record
 from mmtune.data.records import READERS, data_files, read_records
-from mmtune.errors import DataError
 
 
 def write_lines(path, *values):
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(value) + "\n" for value in values))
     return path
-
-
-def error_of(path, **options):
-    with pytest.raises(DataError) as caught:
-        list(read_records(path, **options))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture

@@ -4,20 +4,13 @@ from datetime import date, datetime
 
 import openpyxl
 import pytest
+from reading import error_of
 
 from mmtune.data.records import read_records
-from mmtune.errors import DataError
 
 
 def found(path):
     return [(record.line, record.problem or record.value) for record in read_records(path)]
-
-
-def error_of(path):
-    with pytest.raises(DataError) as caught:
-        list(read_records(path))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def write_sheets(path, *sheets):

@@ -17,11 +17,10 @@ from mmtune.data.formats import parse_record
 from mmtune.data.makers.endpoint import Endpoint, EndpointError
 from mmtune.data.makers.qa_file import Job, failure_line, read_finished, records_of, to_text
 from mmtune.data.makers.qa_prompts import NUM_PAIRS, build_messages, parse_answer
-from mmtune.data.makers.record_files import cannot_be_written
-from mmtune.data.records import Record
+from mmtune.data.makers.record_files import IMAGE_SUFFIXES, cannot_be_written
+from mmtune.data.record import Record
 from mmtune.errors import ConfigError, DataError
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
 JPEG_QUALITY = 90
 MAX_BACKOFF_S = 60.0
 
@@ -98,7 +97,7 @@ def image_uri(path: Path, max_side: int) -> str:
     Raises:
         DataError: it cannot be read as an image.
     """
-    from mmtune.data.images import open_image  # heavy: not needed for --help
+    from mmtune.data.image_files import open_image  # numpy and Pillow: not needed for --help
 
     image = open_image(path)
     image.thumbnail((max_side, max_side))

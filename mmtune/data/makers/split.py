@@ -13,10 +13,10 @@ from pathlib import Path
 from mmtune.conversation import Conversation, Document
 from mmtune.data.formats import parse_record
 from mmtune.data.makers.record_files import RecordWriter
-from mmtune.data.records import Record, read_records
+from mmtune.data.record import Record
+from mmtune.data.records import read_records
 from mmtune.errors import DataError
-
-HASH_CHUNK_BYTES = 1 << 20
+from mmtune.hashing import file_hash
 
 
 @dataclass
@@ -94,15 +94,11 @@ class _Keys:
 
     def _content(self, path: str, folder: Path, place: str) -> str:
         if path not in self.contents:
-            digest = hashlib.sha256()
             try:
-                with (folder / path).open("rb") as file:
-                    while chunk := file.read(HASH_CHUNK_BYTES):
-                        digest.update(chunk)
+                self.contents[path] = file_hash(folder / path)
             except OSError as error:
                 reason = f"image {folder / path} cannot be read: {error.strerror}. Mend the path or --image-folder."
                 raise DataError(place, reason) from None
-            self.contents[path] = digest.hexdigest()
         return self.contents[path]
 
 

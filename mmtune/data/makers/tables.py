@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 from mmtune.data.formats import parse_record
 from mmtune.data.image_values import IMAGE_MARK
-from mmtune.data.records import Record, read_records
+from mmtune.data.record import Record
+from mmtune.data.records import read_records
+from mmtune.data.table_records import FORMULA_ERRORS, opened_workbook
 from mmtune.errors import DataError
 from mmtune.lookup import nearest
 
 MAX_CELL_CHARS = 1 << 26
-EXCEL_ERRORS = {"#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def rows_to_records(path: Path, columns: Columns, *, sheet: str | None, encoding
         if header.count(name) > 1:
             raise DataError(path, f"{header.count(name)} columns are named '{name}'. Rename all but one.")
     for line, cells in rows:
+        # Rows of a file may end early, and may have cells behind the last named column, which nobody asks for.
         values = dict(zip(header, [_text(cell) for cell in cells], strict=False))
         yield _checked(path, line, _row_reason(values, columns), _row_record(values, columns))
 
@@ -89,7 +91,7 @@ def _row_reason(values: dict[str, str], columns: Columns) -> str:
         text = values.get(name, "")
         if not text:
             return f"no {what}"
-        if text in EXCEL_ERRORS:
+        if text in FORMULA_ERRORS:
             return f"the {what} is the error {text}"
     return ""
 
@@ -184,25 +186,12 @@ def _csv_rows(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
 
 def _xlsx_rows(path: Path, sheet: str | None) -> Iterator[tuple[int, tuple[object, ...]]]:
     try:
-        import openpyxl
-    except ImportError:
-        raise DataError(path, "openpyxl is needed to read it. Run: pip install openpyxl, or save it as .csv.") from None
-    from zipfile import BadZipFile
-
-    try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        with opened_workbook(path, "is no Excel workbook (.xlsx). Save it as .xlsx or .csv.") as book:
+            names = [worksheet.title for worksheet in book.worksheets]
+            if sheet is None and len(names) > 1:
+                raise DataError(path, f"has {len(names)} sheets: {', '.join(names)}. Name one with --sheet.")
+            if sheet is not None and sheet not in names:
+                raise DataError(path, f"no sheet '{sheet}'.{nearest(sheet, names)} Sheets: {', '.join(names)}.")
+            yield from enumerate(book[sheet or names[0]].iter_rows(values_only=True), 1)
     except OSError as error:
         raise DataError(path, f"cannot be opened: {error.strerror}. Mend the path.") from None
-    except (BadZipFile, KeyError, ValueError, openpyxl.utils.exceptions.InvalidFileException):
-        raise DataError(path, "is no Excel workbook (.xlsx). Save it as .xlsx or .csv.") from None
-    try:
-        names = [worksheet.title for worksheet in book.worksheets]
-        if sheet is None and len(names) > 1:
-            raise DataError(path, f"has {len(names)} sheets: {', '.join(names)}. Name one with --sheet.")
-        if sheet is not None and sheet not in names:
-            raise DataError(path, f"no sheet '{sheet}'.{nearest(sheet, names)} Sheets: {', '.join(names)}.")
-        worksheet = book[sheet or names[0]]
-        worksheet.reset_dimensions()  # some programs write a wrong size, by which rows would be lost
-        yield from enumerate(worksheet.iter_rows(values_only=True), 1)
-    finally:
-        book.close()
