@@ -92,6 +92,7 @@ def build_parts(config: ModelConfig, device: torch.device, reader: Reader | None
         quantization=config.llm.quantization,
         double_quantization=config.llm.double_quantization,
         hub=config.hub,
+        attn_implementation=config.llm.attn_implementation,
     )
     if config.adapter is not None:
         llm = attach_adapter(llm, config.adapter)

@@ -23,6 +23,7 @@ class LLMConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 where a GPU has it, else float32
     quantization: Literal["nf4"] | None = None  # 4-bit base weights (QLoRA)
     double_quantization: bool = True  # quantize the constants of the quantization too
+    attn_implementation: str = "auto"  # auto: by sample in training; or transformers' eager, sdpa, flash_attention_2
     tune: Tune = "frozen"
     learning_rate: float | None = None  # None: train.learning_rate
     weight_decay: float | None = None  # None: train.weight_decay
@@ -98,6 +99,7 @@ class DataConfig:
     check_images: Literal["decode", "header", "none"] = "decode"  # before training; none: only that the files are there
     group_by_length: bool = False  # batches of about equal length, with or without images: less padding
     pack_to_max_length: bool = False  # whole samples together in rows of max_length, each blind to the others
+    padding_free: bool = True  # the samples of a batch in one row, each blind to the others; false pads them
     max_tokens_per_batch: int | None = None  # padding included; replaces train.per_device_train_batch_size
     shuffle_buffer: int = 1000  # samples of a stream that are shuffled together
     cache_vision_features: bool = False  # run a frozen encoder once for each image and keep its features on disk

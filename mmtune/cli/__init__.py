@@ -87,4 +87,5 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr, force=True)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     logging.getLogger("mmtune").setLevel(logging.INFO)

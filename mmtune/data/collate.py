@@ -1,4 +1,6 @@
-"""From items of a dataset to one batch of tensors."""
+"""From items of a dataset to one batch of tensors: padded rows, or one row of all samples without padding."""
+
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -29,11 +31,33 @@ def collate(items: list[dict[str, torch.Tensor]], pad_token_id: int = 0) -> dict
         for name, value in padding.items()
         if name in items[0]
     }
-    for name in IMAGE_VALUES:
-        images = [item[name] for item in items if name in item]
-        if images:
-            batch[name] = torch.cat(images)
-    return batch
+    return batch | _images(items)
+
+
+def collate_joined(items: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
+    """Join all samples into one row: nothing is padded, and positions start at 0 in each sample.
+
+    The first label of a sample is never supervised, so nothing is predicted across a border. Attention must keep
+    samples apart, by `position_ids` or `sample_lengths`.
+
+    Args:
+        items: as for `collate`; those with `position_ids` are packs of several samples.
+
+    Returns:
+        `input_ids`, `labels` and `position_ids`, each int64[1, T], the images of all items together, and
+        `sample_lengths`, the tokens of each sample.
+    """
+    positions = [item.get("position_ids", torch.arange(len(item["input_ids"]))) for item in items]
+    row = {name: torch.cat([item[name] for item in items])[None] for name in ("input_ids", "labels")}
+    row["position_ids"] = torch.cat(positions)[None]
+    starts = (row["position_ids"][0] == 0).nonzero()[:, 0]
+    lengths = starts.diff(append=torch.tensor([row["position_ids"].shape[1]]))
+    return row | _images(items) | {"sample_lengths": tuple(lengths.tolist())}
+
+
+def _images(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    given = {name: [item[name] for item in items if name in item] for name in IMAGE_VALUES}
+    return {name: torch.cat(images) for name, images in given.items() if images}
 
 
 def collate_prompts(prompts: list[list[int]], pad_token_id: int) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from mmtune.errors import ModelError
+from mmtune.errors import ConfigError, ModelError
 from mmtune.lookup import lookup, nearest
 from mmtune.models.gguf import converted_gguf
 from mmtune.models.hub import hub_folder, is_hub_name
@@ -101,6 +101,7 @@ def load_llm(
     quantization: str | None = None,
     double_quantization: bool = True,
     hub: str = "huggingface",
+    attn_implementation: str = "auto",
 ) -> PreTrainedModel:
     """Load a causal language model, frozen.
 
@@ -111,9 +112,11 @@ def load_llm(
         quantization: `nf4` for 4-bit NormalFloat (QLoRA, Dettmers et al. 2023, arXiv:2305.14314), or None.
         double_quantization: quantize the quantization constants too, which saves 0.4 bit a weight.
         hub: where a hub name is looked up.
+        attn_implementation: a name that transformers knows; `auto` leaves its choice.
 
     Raises:
         ModelError: the folder is missing, or transformers cannot read it without remote code.
+        ConfigError: transformers has no such attention, or not for this model.
     """
     folder = llm_folder(name_or_path, hub)
     quantizing = None if quantization is None else _quantization_config(quantization, dtype, double_quantization)
@@ -121,6 +124,10 @@ def load_llm(
         llm: Any = load_internlm2(folder, dtype=dtype, device=device, quantization_config=quantizing)
     else:
         llm = _load_with_transformers(folder, dtype, device, quantizing)
+    if quantizing is not None:
+        _keep_4bit_weights(llm)
+    if attn_implementation != "auto":
+        _set_attention(llm, attn_implementation)
     return llm.requires_grad_(False)
 
 
@@ -134,6 +141,29 @@ def _load_with_transformers(folder: Path, dtype: torch.dtype, device: torch.devi
         reason = str(error).splitlines()[0][:200]
         raise ModelError(str(folder), f"cannot be loaded as a causal language model: {reason}") from None
     return llm if quantizing is not None else llm.to(device)
+
+
+def _set_attention(llm: PreTrainedModel, name: str) -> None:
+    place = "model.llm.attn_implementation"
+    try:
+        llm.set_attn_implementation(name)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(place, f"{str(error).splitlines()[0][:200].rstrip('.')}. Take auto.") from None
+    if llm.config._attn_implementation != name:
+        raise ConfigError(place, f"{type(llm).__name__} cannot change its attention to '{name}'. Take auto.")
+
+
+def _keep_4bit_weights(llm: PreTrainedModel) -> None:
+    """Keep bitsandbytes from repacking weights for CPUs with AVX512-BF16 when a model first answers.
+
+    It rounds the constants of the quantization to bfloat16, for good: the model that is trained on after an answer, or
+    saved, would be another one.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in llm.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _quantization_config(name: str, dtype: torch.dtype, double_quantization: bool) -> Any:

@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mmtune.conversation import IMAGE_TOKEN_ID
+from mmtune.models.attention import row_options
 from mmtune.models.loss import answer_loss
 from mmtune.models.projector import Projector
 from mmtune.models.vision_encoder import VisionEncoder
@@ -83,6 +84,7 @@ class VisionLanguageModel(nn.Module):
         pixel_values: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
+        sample_lengths: tuple[int, ...] | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
         """Return `{"loss"}` of one batch.
@@ -93,6 +95,7 @@ class VisionLanguageModel(nn.Module):
             pixel_values: float[N, 3, H, W] of all images of the batch, or None for text.
             position_ids: int64[B, T] where rows hold several samples, from 0 in each, else None.
             image_features: float[N, tokens, D] of the vision encoder, instead of `pixel_values`.
+            sample_lengths: tokens of each sample, where one row holds all of them; see `hidden_states`.
             num_items_in_batch: supervised tokens of the whole optimizer step; see `answer_loss`.
         """
         image_embeds = None if pixel_values is None else self.encode_images(pixel_values)
@@ -101,14 +104,27 @@ class VisionLanguageModel(nn.Module):
         embeds = self.embed(input_ids, image_embeds)
         if image_embeds is None and self.projector is not None and self.training:
             embeds = embeds + self._image_gradients().to(embeds.dtype)
-        hidden = self.hidden_states(embeds, position_ids)
+        hidden = self.hidden_states(embeds, position_ids, sample_lengths)
         head = self.base_llm.get_output_embeddings()
         return {"loss": answer_loss(hidden, labels, head, num_items_in_batch)}
 
-    def hidden_states(self, embeds: torch.Tensor, position_ids: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the last hidden states float[B, T, hidden_size] of embeddings float[B, T, hidden_size]."""
+    def hidden_states(
+        self,
+        embeds: torch.Tensor,
+        position_ids: torch.Tensor | None = None,
+        sample_lengths: tuple[int, ...] | None = None,
+    ) -> torch.Tensor:
+        """Return the last hidden states float[B, T, hidden_size] of embeddings float[B, T, hidden_size].
+
+        Args:
+            embeds: of the input.
+            position_ids: int64[B, T], from 0 in each sample; None where a row is a sample.
+            sample_lengths: tokens of each sample of the only row, with `position_ids`: attention then runs sample by
+                sample where the model can, instead of over the whole row behind a mask.
+        """
+        options = {} if sample_lengths is None else row_options(self.base_llm, sample_lengths, embeds.device)
         body = self.base_llm.get_decoder()
-        return body(inputs_embeds=embeds, position_ids=position_ids, use_cache=False).last_hidden_state
+        return body(inputs_embeds=embeds, position_ids=position_ids, use_cache=False, **options).last_hidden_state
 
     def _image_gradients(self) -> torch.Tensor:
         """A zero that gives vision and projector gradients of zero, so that ranks with and without images agree."""

@@ -22,7 +22,6 @@ from mmtune.build import (
 from mmtune.build_data import build_reader
 from mmtune.config import to_values
 from mmtune.errors import CheckpointError, ConfigError
-from mmtune.models.isolation import require_isolation
 from mmtune.models.weights import save_weights
 from mmtune.progress import Bars
 from mmtune.run_folder import (
@@ -41,6 +40,7 @@ from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
 from mmtune.training.callbacks import LOG_FILE, ProgressBar, RunLog
 from mmtune.training.data import PROBLEMS_FILE, load_data
+from mmtune.training.rows import choose_collator
 from mmtune.training.trainer import RunTrainer
 
 log = logging.getLogger(__name__)
@@ -73,8 +73,7 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
     started = time.monotonic()
     parts = build_parts(config.model, device, reader)
     log.info("%s on %s, built in %.1f s", _trained_parts(parts), device.type, time.monotonic() - started)
-    if config.data.pack_to_max_length:
-        require_isolation(parts.model)
+    collator = choose_collator(config, parts.model)
     if config.model.init_from is not None:
         loaded = load_initial_weights(config.model, parts)
         log.info("loaded %s from %s", " and ".join(loaded), config.model.init_from)
@@ -93,7 +92,7 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
 
     run_log = RunLog(folder, _step_of(checkpoint))
     bar = ProgressBar(verb, data.num_samples, Console(file=sys.stderr))
-    trainer = RunTrainer(parts.model, config, data.rows, write_run, [run_log, bar])
+    trainer = RunTrainer(parts.model, config, data.rows, collator, write_run, [run_log, bar])
     try:
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:

@@ -5,7 +5,6 @@ The loop, accumulation, clipping, schedules and engines are the Trainer's own.
 
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from mmtune.data.collate import collate
 from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.stream import StreamDataset
 from mmtune.models.vlm import VisionLanguageModel
@@ -21,6 +19,7 @@ from mmtune.models.weights import load_weights
 from mmtune.run_folder import write_manifest
 from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
+from mmtune.training.rows import Collator
 from mmtune.training.state import load_optimizer, load_random_state, save_optimizer, save_random_state
 from mmtune.training.steps import batch_sampler
 from mmtune.training.stream import stream_loader
@@ -33,6 +32,7 @@ class RunTrainer(Trainer):
         model: with its frozen parts frozen.
         config: of the run.
         dataset: samples, packs of them, or a stream.
+        collator: makes a batch of them.
         write_run: writes all files of a run but state and manifest into a folder.
         callbacks: progress, logs.
     """
@@ -42,6 +42,7 @@ class RunTrainer(Trainer):
         model: VisionLanguageModel,
         config: Config,
         dataset: SampleDataset | PackedDataset | StreamDataset,
+        collator: Collator,
         write_run: Callable[[Path], None],
         callbacks: list[TrainerCallback],
     ):
@@ -49,7 +50,7 @@ class RunTrainer(Trainer):
         super().__init__(
             model=model,
             args=training_arguments(config.train, model.device, skips_on_resume=not isinstance(dataset, StreamDataset)),
-            data_collator=partial(collate, pad_token_id=model.config.pad_token_id or 0),
+            data_collator=collator,
             train_dataset=dataset,
             callbacks=callbacks,
         )

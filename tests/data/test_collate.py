@@ -1,7 +1,7 @@
 import torch
 
 from mmtune.conversation import IGNORE_INDEX
-from mmtune.data.collate import collate, collate_prompts
+from mmtune.data.collate import collate, collate_joined, collate_prompts
 
 
 def item(length, num_images=0, start=0):
@@ -29,3 +29,13 @@ def test_prompts_are_padded_on_the_left_and_masked():
     assert batch["input_ids"].tolist() == [[1, 2, 3], [9, 9, 4]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
     assert batch["input_ids"].dtype == batch["attention_mask"].dtype == torch.int64
+
+
+def test_samples_are_joined_into_one_row_without_padding():
+    packed = item(5, 1, start=2) | {"position_ids": torch.tensor([0, 1, 0, 1, 2])}
+    batch = collate_joined([item(2), packed, item(1, 2, start=3)])
+    assert batch["input_ids"].tolist() == [[10, 11, 10, 11, 12, 13, 14, 10]]
+    assert batch["labels"].tolist() == batch["input_ids"].tolist()
+    assert batch["position_ids"].tolist() == [[0, 1, 0, 1, 0, 1, 2, 0]]
+    assert batch["sample_lengths"] == (2, 2, 3, 1)
+    assert batch["pixel_values"][:, 0, 0, 0].tolist() == [2, 3, 3]

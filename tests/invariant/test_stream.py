@@ -38,22 +38,22 @@ def trained(monkeypatch):
     batches, train = [], RunTrainer.training_step
 
     def step(self, model, inputs, *rest):
-        batches.append({name: value.clone() for name, value in inputs.items()})
+        batches.append(dict(inputs))
         return train(self, model, inputs, *rest)
 
     monkeypatch.setattr(RunTrainer, "training_step", step)
     return batches
 
 
-def rows_of(batches, pad=0):
-    """Each row of the batches without its padding: ids and pixels, as hashable values, without an order."""
+def rows_of(batches):
+    """Each sample of the batches: ids, labels and pixels, as hashable values, without an order."""
     found = []
     for batch in batches:
         pixels = iter(batch.get("pixel_values", ()))
-        for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
-            end = int((labels != -100).nonzero().max()) + 1
+        samples = (batch[name][0].split(batch["sample_lengths"]) for name in ("input_ids", "labels"))
+        for ids, labels in zip(*samples, strict=True):
             image = next(pixels).sum().item() if (ids == -200).any() else None
-            found.append((tuple(ids[:end].tolist()), tuple(labels[:end].tolist()), image))
+            found.append((tuple(ids.tolist()), tuple(labels.tolist()), image))
     return sorted(found, key=str)
 
 
@@ -100,7 +100,7 @@ def test_a_stream_trains_the_samples_that_are_prepared(stream_config, trained, c
 def test_a_stream_that_ends_begins_anew_and_batches_go_on_over_its_end(stream_config, trained):
     changes = ["train.max_steps=7", "train.gradient_accumulation_steps=2", "data.shuffle_buffer=4"]
     assert main(["pretrain", "stream.yaml", *changes]) == 0
-    assert [len(batch["input_ids"]) for batch in trained] == [2] * 14
+    assert [len(batch["sample_lengths"]) for batch in trained] == [2] * 14
     rows = [rows_of(trained[start : start + 5]) for start in (0, 5)]
     assert rows[0] == rows[1]
     assert [row for batch in trained[:5] for row in rows_of([batch])] != [

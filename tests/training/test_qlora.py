@@ -37,6 +37,7 @@ def test_qlora_trains_resumes_and_answers(workspace, capsys):
 
 def test_the_quantized_base_is_bit_equal_after_training(workspace):
     from mmtune.build import build_parts, calibrate_projector
+    from mmtune.training.rows import choose_collator
     from mmtune.training.trainer import RunTrainer
 
     config = load_config("pretrain.yaml", ["model.llm.quantization=nf4", "train.save_steps=0"], "pretrain")
@@ -44,7 +45,23 @@ def test_the_quantized_base_is_bit_equal_after_training(workspace):
     dataset, _ = build_dataset(config, build_reader(config.model))
     calibrate_projector(config.model, parts, dataset)
     before = {name: value.clone() for name, value in parts.model.llm.state_dict().items()}
-    RunTrainer(parts.model, config, dataset, lambda folder: None, []).train()
+    RunTrainer(parts.model, config, dataset, choose_collator(config, parts.model), lambda folder: None, []).train()
     after = parts.model.llm.state_dict()
     assert any("quant_state" in name for name in before)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_answering_leaves_the_quantized_weights_as_they_are(workspace):
+    """Also on a CPU for which bitsandbytes has kernels of its own: answers between steps must not change the model."""
+    from mmtune.build import build_parts
+
+    config = load_config("pretrain.yaml", ["model.llm.quantization=nf4"], "pretrain")
+    model = build_parts(config.model, torch.device("cpu")).model.eval()
+    before = {name: value.clone() for name, value in model.llm.state_dict().items()}
+    layer = model.base_llm.model.layers[0].mlp.gate_proj
+    nested = layer.weight.quant_state.nested
+    with torch.inference_mode():
+        model.hidden_states(model.embed(torch.arange(8)[None]))
+    assert layer.weight.quant_state.nested == nested
+    after = model.llm.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
