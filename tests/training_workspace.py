@@ -9,6 +9,9 @@ import yaml
 from PIL import Image
 
 from mmtune.testing import write_tiny_clip, write_tiny_llm
+from mmtune.training.meter import StepMeter
+from mmtune.training.rows import choose_collator
+from mmtune.training.trainer import RunTrainer
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 220), "white": (245, 245, 245)}
 
@@ -65,3 +68,10 @@ def write_config(path, models, data, output_dir, init_from=None):
         config["model"]["init_from"] = init_from
         config["model"]["adapter"] = {"kind": "lora", "r": 4, "lora_alpha": 8, "lora_dropout": 0.1}
     Path(path).write_text(yaml.safe_dump(config))
+
+
+def fit(parts, config, dataset):
+    """Train a built model and write nothing."""
+    meter = StepMeter(parts.model, parts.transform.image_size)
+    collator = choose_collator(config, parts.model)
+    RunTrainer(parts.model, config, dataset, collator, lambda folder: None, meter, []).train()

@@ -10,7 +10,7 @@ from mmtune.conversation import IGNORE_INDEX
 IMAGE_VALUES = ("pixel_values", "image_features")
 
 
-def collate(items: list[dict[str, torch.Tensor]], pad_token_id: int = 0) -> dict[str, torch.Tensor]:
+def collate(items: list[dict[str, torch.Tensor]], pad_token_id: int = 0) -> dict[str, Any]:
     """Pad on the right and stack the images in the order of their slots.
 
     Padding needs no attention mask in training: attention is causal, so no token sees what stands to its right, and
@@ -23,7 +23,8 @@ def collate(items: list[dict[str, torch.Tensor]], pad_token_id: int = 0) -> dict
         pad_token_id: any id of the vocabulary.
 
     Returns:
-        `input_ids`, `labels` and maybe `position_ids`, each int64[B, T], and the images of all items together.
+        `input_ids`, `labels` and maybe `position_ids`, each int64[B, T], the images of all items together, and
+        `sample_lengths`, the tokens of each sample without padding, row after row.
     """
     padding = {"input_ids": pad_token_id, "labels": IGNORE_INDEX, "position_ids": 0}
     batch = {
@@ -31,14 +32,14 @@ def collate(items: list[dict[str, torch.Tensor]], pad_token_id: int = 0) -> dict
         for name, value in padding.items()
         if name in items[0]
     }
-    return batch | _images(items)
+    return batch | _images(items) | {"sample_lengths": _sample_lengths(items)}
 
 
 def collate_joined(items: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
     """Join all samples into one row: nothing is padded, and positions start at 0 in each sample.
 
     The first label of a sample is never supervised, so nothing is predicted across a border. Attention must keep
-    samples apart, by `position_ids` or `sample_lengths`.
+    samples apart, by `position_ids` and `sample_lengths`.
 
     Args:
         items: as for `collate`; those with `position_ids` are packs of several samples.
@@ -50,9 +51,17 @@ def collate_joined(items: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
     positions = [item.get("position_ids", torch.arange(len(item["input_ids"]))) for item in items]
     row = {name: torch.cat([item[name] for item in items])[None] for name in ("input_ids", "labels")}
     row["position_ids"] = torch.cat(positions)[None]
-    starts = (row["position_ids"][0] == 0).nonzero()[:, 0]
-    lengths = starts.diff(append=torch.tensor([row["position_ids"].shape[1]]))
-    return row | _images(items) | {"sample_lengths": tuple(lengths.tolist())}
+    return row | _images(items) | {"sample_lengths": _sample_lengths(items)}
+
+
+def _sample_lengths(items: list[dict[str, torch.Tensor]]) -> tuple[int, ...]:
+    """The tokens of each sample; an item with positions holds one for each position 0."""
+    lengths: list[int] = []
+    for item in items:
+        length = len(item["input_ids"])
+        starts = (item["position_ids"] == 0).nonzero()[:, 0].tolist() if "position_ids" in item else [0]
+        lengths += [end - start for start, end in zip(starts, [*starts[1:], length], strict=True)]
+    return tuple(lengths)
 
 
 def _images(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ under one name, so that any model which takes its attention from there has it; e
 transformers' own `sdpa`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def is_blockwise(llm: PreTrainedModel) -> bool:
     return name == BLOCKWISE or name.startswith("flash_attention")
 
 
-def row_options(llm: PreTrainedModel, sample_lengths: tuple[int, ...], device: torch.device) -> dict[str, Any]:
+def row_options(llm: PreTrainedModel, sample_lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
     """Return what a decoder's `forward` is told of the samples in a row, in transformers' words.
 
     Args:

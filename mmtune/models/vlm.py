@@ -1,5 +1,6 @@
 """The whole model: vision encoder, projector, language model. The data already holds N slots for every image."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -84,7 +85,7 @@ class VisionLanguageModel(nn.Module):
         pixel_values: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
-        sample_lengths: tuple[int, ...] | None = None,
+        sample_lengths: Sequence[int] | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
         """Return `{"loss"}` of one batch.
@@ -95,7 +96,7 @@ class VisionLanguageModel(nn.Module):
             pixel_values: float[N, 3, H, W] of all images of the batch, or None for text.
             position_ids: int64[B, T] where rows hold several samples, from 0 in each, else None.
             image_features: float[N, tokens, D] of the vision encoder, instead of `pixel_values`.
-            sample_lengths: tokens of each sample, where one row holds all of them; see `hidden_states`.
+            sample_lengths: tokens of each sample without padding, row after row; see `hidden_states`.
             num_items_in_batch: supervised tokens of the whole optimizer step; see `answer_loss`.
         """
         image_embeds = None if pixel_values is None else self.encode_images(pixel_values)
@@ -112,17 +113,19 @@ class VisionLanguageModel(nn.Module):
         self,
         embeds: torch.Tensor,
         position_ids: torch.Tensor | None = None,
-        sample_lengths: tuple[int, ...] | None = None,
+        sample_lengths: Sequence[int] | None = None,
     ) -> torch.Tensor:
         """Return the last hidden states float[B, T, hidden_size] of embeddings float[B, T, hidden_size].
 
         Args:
             embeds: of the input.
             position_ids: int64[B, T], from 0 in each sample; None where a row is a sample.
-            sample_lengths: tokens of each sample of the only row, with `position_ids`: attention then runs sample by
-                sample where the model can, instead of over the whole row behind a mask.
+            sample_lengths: tokens of each sample. Where these fill a single row, attention runs sample by sample if
+                the model can, instead of over the whole row behind a mask.
         """
-        options = {} if sample_lengths is None else row_options(self.base_llm, sample_lengths, embeds.device)
+        options: dict[str, Any] = {}
+        if sample_lengths is not None and embeds.shape[:2] == (1, sum(sample_lengths)):
+            options = row_options(self.base_llm, sample_lengths, embeds.device)
         body = self.base_llm.get_decoder()
         return body(inputs_embeds=embeds, position_ids=position_ids, use_cache=False, **options).last_hidden_state
 

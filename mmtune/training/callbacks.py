@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+from mmtune.training.meter import StepMeter
+
 LOG_FILE = "log.jsonl"
 PLOT_FILE = "loss.png"
 
@@ -18,11 +20,12 @@ class RunLog(TrainerCallback):
 
     Args:
         folder: the run folder.
+        meter: gives the figures of the steps since the last line.
         first_step: the step a resumed run starts from; later lines of the interrupted run are dropped.
     """
 
-    def __init__(self, folder: Path, first_step: int = 0):
-        self.path, self.folder = folder / LOG_FILE, folder
+    def __init__(self, folder: Path, meter: StepMeter, first_step: int = 0):
+        self.path, self.folder, self.meter = folder / LOG_FILE, folder, meter
         kept = [entry for entry in read_log(self.path) if entry["step"] <= first_step]
         self.seconds_before = kept[-1]["seconds"] if kept else 0.0
         self.path.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
@@ -35,6 +38,7 @@ class RunLog(TrainerCallback):
         seconds = round(self.seconds_before + time.monotonic() - self.started, 3)
         entry = {"step": state.global_step, "epoch": state.epoch, "seconds": seconds}
         entry |= {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in logs}
+        entry["speed"] = self.meter.read()
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 

@@ -40,6 +40,7 @@ from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
 from mmtune.training.callbacks import LOG_FILE, ProgressBar, RunLog
 from mmtune.training.data import PROBLEMS_FILE, load_data
+from mmtune.training.meter import StepMeter
 from mmtune.training.rows import choose_collator
 from mmtune.training.trainer import RunTrainer
 
@@ -90,9 +91,10 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
         write_settings(target, config, verb, models, data.facts())
         _write_parts(target, parts)
 
-    run_log = RunLog(folder, _step_of(checkpoint))
+    meter = StepMeter(parts.model, parts.transform.image_size if parts.transform else None)
+    run_log = RunLog(folder, meter, _step_of(checkpoint))
     bar = ProgressBar(verb, data.num_samples, Console(file=sys.stderr))
-    trainer = RunTrainer(parts.model, config, data.rows, collator, write_run, [run_log, bar])
+    trainer = RunTrainer(parts.model, config, data.rows, collator, write_run, meter, [run_log, bar])
     try:
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:

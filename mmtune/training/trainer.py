@@ -19,6 +19,7 @@ from mmtune.models.weights import load_weights
 from mmtune.run_folder import write_manifest
 from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
+from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter
 from mmtune.training.rows import Collator
 from mmtune.training.state import load_optimizer, load_random_state, save_optimizer, save_random_state
 from mmtune.training.steps import batch_sampler
@@ -34,6 +35,7 @@ class RunTrainer(Trainer):
         dataset: samples, packs of them, or a stream.
         collator: makes a batch of them.
         write_run: writes all files of a run but state and manifest into a folder.
+        meter: told what steps train on and where their parts end.
         callbacks: progress, logs.
     """
 
@@ -44,15 +46,16 @@ class RunTrainer(Trainer):
         dataset: SampleDataset | PackedDataset | StreamDataset,
         collator: Collator,
         write_run: Callable[[Path], None],
+        meter: StepMeter,
         callbacks: list[TrainerCallback],
     ):
-        self.run_config, self.write_run, self.vlm, self.rows = config, write_run, model, dataset
+        self.run_config, self.write_run, self.vlm, self.rows, self.meter = config, write_run, model, dataset, meter
         super().__init__(
             model=model,
             args=training_arguments(config.train, model.device, skips_on_resume=not isinstance(dataset, StreamDataset)),
             data_collator=collator,
             train_dataset=dataset,
-            callbacks=callbacks,
+            callbacks=[meter, *callbacks],
         )
         self.remove_callback(PrinterCallback)  # added by the Trainer wherever its own bar is off
         # The Trainer has set `use_cache` of the language model's config; generation needs it on.
@@ -72,6 +75,21 @@ class RunTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
         )
         return self.accelerator.prepare(loader)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """Return the batches of a step and their supervised tokens; the wait for them is timed."""
+        self.meter.watch.lap(OTHER)
+        batches, num_supervised_tokens = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.meter.watch.lap(DATA)
+        if batches:
+            self.meter.count(batches)
+        return batches, num_supervised_tokens
+
+    def training_step(self, *given: Any, **named: Any) -> torch.Tensor:
+        """Run a forward and a backward pass; the time since the forward pass is the backward's."""
+        loss = super().training_step(*given, **named)
+        self.meter.watch.lap(BACKWARD)
+        return loss
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give each part its own learning rate and weight decay; norms and biases have none."""
@@ -104,6 +122,7 @@ class RunTrainer(Trainer):
         folder = Path(self.run_config.train.output_dir)
         write_manifest(folder / f"checkpoint-{self.state.global_step}", step=self.state.global_step)
         self._delete_old_checkpoints(folder)
+        self.meter.watch.lap(SAVING)
 
     def _delete_old_checkpoints(self, folder: Path) -> None:
         limit = self.run_config.train.save_total_limit

@@ -15,7 +15,8 @@ def test_rows_are_padded_on_the_right_without_labels():
     assert batch["input_ids"].tolist() == [[10, 11, 7, 7], [10, 11, 12, 13]]
     assert batch["labels"].tolist() == [[10, 11, IGNORE_INDEX, IGNORE_INDEX], [10, 11, 12, 13]]
     assert batch["input_ids"].dtype == batch["labels"].dtype == torch.int64
-    assert set(batch) == {"input_ids", "labels"}
+    assert batch["sample_lengths"] == (2, 4)
+    assert set(batch) == {"input_ids", "labels", "sample_lengths"}
 
 
 def test_images_are_stacked_in_the_order_of_their_rows():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from training_workspace import fit
 
 from mmtune.build import build_parts, calibrate_projector, load_initial_weights
 from mmtune.build_data import build_reader
@@ -13,8 +14,6 @@ from mmtune.cli import main
 from mmtune.config import load_config
 from mmtune.training.callbacks import read_log
 from mmtune.training.data import prepare_data
-from mmtune.training.rows import choose_collator
-from mmtune.training.trainer import RunTrainer
 
 WEIGHTS = {
     "pretrain": ["projector.safetensors"],
@@ -102,7 +101,7 @@ def test_only_what_is_meant_to_train_changes(pretrained, verb, tmp_path):
     else:
         calibrate_projector(config.model, parts, dataset)
     before = {name: value.clone() for name, value in parts.model.state_dict().items()}
-    RunTrainer(parts.model, config, dataset, choose_collator(config, parts.model), lambda folder: None, []).train()
+    fit(parts, config, dataset)
     changed = {name for name, value in parts.model.state_dict().items() if not torch.equal(value, before[name])}
     expected = {name for name, value in parts.model.named_parameters() if value.requires_grad}
     assert changed == expected

@@ -3,6 +3,7 @@
 import bitsandbytes
 import torch
 from safetensors.torch import load_file
+from training_workspace import fit
 
 from mmtune.build import load_run
 from mmtune.build_data import build_dataset, build_reader
@@ -37,15 +38,13 @@ def test_qlora_trains_resumes_and_answers(workspace, capsys):
 
 def test_the_quantized_base_is_bit_equal_after_training(workspace):
     from mmtune.build import build_parts, calibrate_projector
-    from mmtune.training.rows import choose_collator
-    from mmtune.training.trainer import RunTrainer
 
     config = load_config("pretrain.yaml", ["model.llm.quantization=nf4", "train.save_steps=0"], "pretrain")
     parts = build_parts(config.model, torch.device("cpu"))
     dataset, _ = build_dataset(config, build_reader(config.model))
     calibrate_projector(config.model, parts, dataset)
     before = {name: value.clone() for name, value in parts.model.llm.state_dict().items()}
-    RunTrainer(parts.model, config, dataset, choose_collator(config, parts.model), lambda folder: None, []).train()
+    fit(parts, config, dataset)
     after = parts.model.llm.state_dict()
     assert any("quant_state" in name for name in before)
     assert all(torch.equal(after[name], value) for name, value in before.items())

@@ -1,0 +1,158 @@
+"""What a training step does and how long its parts take: the figures of `log.jsonl` and of `mmtune bench`."""
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from mmtune.conversation import IGNORE_INDEX
+from mmtune.models.vlm import VisionLanguageModel
+from mmtune.models.work import StepWork, matmul_rate
+
+DATA, VISION, PROJECTOR, LLM, HEAD = "data", "vision", "projector", "llm_forward", "head"
+BACKWARD, OPTIMIZER, SAVING, OTHER = "backward", "optimizer", "saving", "other"
+PARTS = (DATA, VISION, PROJECTOR, LLM, HEAD, BACKWARD, OPTIMIZER, OTHER)
+"""Parts of a step, in the order of their time in it; `saving` is no part of one."""
+
+
+class Stopwatch:
+    """Adds up the time of parts that follow one another.
+
+    On CUDA the marks are events in the stream: nothing waits for them until `read`, and what is added up is the time
+    of the device, in `data` that in which it had nothing to do.
+
+    Args:
+        device: whose time it is.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.laps: list[tuple[str, Any, Any]] = []
+        self.last = self._now()
+
+    def _now(self) -> Any:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def lap(self, part: str) -> None:
+        """End a part: it began where the one before ended."""
+        now = self._now()
+        self.laps.append((part, self.last, now))
+        self.last = now
+
+    def read(self) -> dict[str, float]:
+        """Return the seconds of each part since the last reading, and forget them."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        seconds: dict[str, float] = {}
+        for part, start, end in self.laps:
+            length = end - start if isinstance(end, float) else start.elapsed_time(end) / 1000
+            seconds[part] = seconds.get(part, 0.0) + length
+        self.laps.clear()
+        return seconds
+
+
+class StepMeter(TrainerCallback):
+    """Counts what steps train on and times their parts.
+
+    The Trainer tells it the batches (`count`), the end of each backward pass and, as a callback, that of each step.
+    Hooks on the model tell the parts of the forward pass.
+
+    Args:
+        model: that is trained.
+        image_size: pixels a side; None for text.
+    """
+
+    def __init__(self, model: VisionLanguageModel, image_size: int | None):
+        self.model = model
+        self.work = StepWork(model, image_size)
+        self.matmul_rate = matmul_rate(model.device, next(iter(model.llm.parameters())).dtype)
+        self.watch = Stopwatch(model.device)
+        self._forget()
+        self._listen(model, OTHER, before=True)
+        self._listen(model.vision, VISION)
+        self._listen(model.projector, PROJECTOR)
+        self._listen(model.base_llm.get_decoder(), LLM)
+        self._listen(model, HEAD)
+
+    def _listen(self, module: torch.nn.Module | None, part: str, before: bool = False) -> None:
+        """End a part where the forward pass of a module ends, or begins."""
+        if module is None:
+            return
+        register = module.register_forward_pre_hook if before else module.register_forward_hook
+        register(lambda *_: self.watch.lap(part))
+
+    def _forget(self) -> None:
+        self.steps = self.samples = self.tokens = self.slots = self.images = 0
+        self.supervised: int | torch.Tensor = 0
+        self.lengths: list[int] = []
+
+    def count(self, batches: Iterable[dict[str, Any]]) -> None:
+        """Add the batches of a step."""
+        self.steps += 1
+        for batch in batches:
+            lengths = batch["sample_lengths"]
+            self.samples += len(lengths)
+            self.tokens += sum(lengths)
+            self.lengths += lengths
+            self.slots += batch["input_ids"].numel()
+            images = batch.get("pixel_values", batch.get("image_features"))
+            self.images += 0 if images is None else len(images)
+            self.supervised = self.supervised + (batch["labels"] != IGNORE_INDEX).sum()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """End the optimizer's part."""
+        self.watch.lap(OPTIMIZER)
+
+    def read(self) -> dict[str, Any]:
+        """Return the figures of the steps since the last reading, and forget them; nothing where there were none.
+
+        They are those of this process: `samples_per_second`, `tokens_per_second` with image tokens and without
+        padding, `supervised_tokens_per_second`, `flops_per_second` as `StepWork` counts, `matmul_share` of it in the
+        rate of the device for a matrix product, `padding_share` of all slots, `data_wait_share` of the time,
+        `peak_memory_bytes` since the start, `seconds_per_step` and the `seconds` of each part in it.
+        """
+        seconds = self.watch.read()
+        if not self.steps:
+            return {}
+        seconds.pop(SAVING, None)
+        total, supervised = sum(seconds.values()), int(self.supervised)
+        rate = self.work.flops(self.lengths, self.images, supervised) / total
+        figures = {
+            "samples_per_second": self.samples / total,
+            "tokens_per_second": self.tokens / total,
+            "supervised_tokens_per_second": supervised / total,
+            "flops_per_second": rate,
+            "matmul_share": rate / self.matmul_rate,
+            "padding_share": 1 - self.tokens / self.slots,
+            "data_wait_share": seconds.get(DATA, 0.0) / total,
+            "peak_memory_bytes": peak_memory_bytes(self.model.device),
+            "seconds_per_step": total / self.steps,
+            "seconds": {part: _rounded(seconds[part] / self.steps) for part in PARTS if part in seconds},
+        }
+        self._forget()
+        return {name: _rounded(value) if isinstance(value, float) else value for name, value in figures.items()}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the most memory that was in use since the start: of the GPU by tensors, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
