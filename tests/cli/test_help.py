@@ -9,7 +9,10 @@ from mmtune import __version__
 from mmtune.cli import main
 from mmtune.shipped import shipped_configs
 
-VERBS = ["pretrain", "finetune", "sft", "run", "chat", "compare", "export", "data", "inspect", "configs", "convert"]
+VERBS = [
+    *("pretrain", "finetune", "sft", "run", "chat", "compare", "export", "data", "inspect", "bench", "configs"),
+    "convert",
+]
 HEAVY = {"torch", "transformers", "peft", "numpy", "PIL", "omegaconf"}
 
 
