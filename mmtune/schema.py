@@ -117,12 +117,14 @@ class TrainConfig:
     learning_rate: float = 2e-4
     lr_scheduler_type: str = "cosine"
     warmup_ratio: float = 0.03
-    optim: str = "adamw_torch"
+    optim: str = "adamw_torch_fused"
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     gradient_checkpointing: bool = False
+    gradient_checkpointing_fraction: float = 1.0  # share of the blocks that are computed again, from the first
+    recompute_activations: bool = True  # gated MLPs compute their activation again instead of keeping it
     logging_steps: int = 1
     save_steps: int = 500  # 0: only at the end
     save_total_limit: int | None = 2
@@ -236,6 +238,9 @@ def wrong_values(config: Config, verb: str) -> Iterator[str]:
     for key, value in _numbers(config, ("train.adam_beta1", "train.adam_beta2")):
         if not 0 <= value < 1:
             yield f"'{key}' must be at least 0 and less than 1 (got {value})."
+    if not 0 < train.gradient_checkpointing_fraction <= 1:
+        share = train.gradient_checkpointing_fraction
+        yield f"'train.gradient_checkpointing_fraction' must be above 0 and at most 1 (got {share})."
     if train.max_steps != -1 and train.max_steps < 1:
         yield f"'train.max_steps' must be 1 or more, or -1 to follow num_train_epochs (got {train.max_steps})."
     if not train.output_dir.strip():

@@ -13,7 +13,9 @@ def print_figures(result: dict[str, Any], console: Console) -> None:
     figures = result["figures"]
     console.print(f"{result['device']}, torch {result['versions']['torch']}", highlight=False)
     if result["random_weights"]:
-        console.print(f"random weights in place of {', '.join(result['random_weights'])}", highlight=False, soft_wrap=True)
+        console.print(
+            f"random weights in place of {', '.join(result['random_weights'])}", highlight=False, soft_wrap=True
+        )
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(justify="right")

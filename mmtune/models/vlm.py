@@ -1,11 +1,13 @@
 """The whole model: vision encoder, projector, language model. The data already holds N slots for every image."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mmtune.conversation import IMAGE_TOKEN_ID
 from mmtune.models.attention import row_options
@@ -23,6 +25,9 @@ class VisionLanguageModel(nn.Module):
         llm: a causal language model of transformers, with its adapter already attached.
         vision: gives float[N, tokens, D] for N images.
         projector: from D to the language model's width.
+
+    Attributes:
+        checkpointed_share: of the language model's blocks, where gradient checkpointing is on.
     """
 
     accepts_loss_kwargs = True  # the Trainer passes the supervised tokens of the whole step
@@ -31,6 +36,7 @@ class VisionLanguageModel(nn.Module):
         super().__init__()
         assert (vision is None) == (projector is None)
         self.llm, self.vision, self.projector = llm, vision, projector
+        self.checkpointed_share = 1.0
 
     @property
     def base_llm(self) -> PreTrainedModel:
@@ -138,7 +144,13 @@ class VisionLanguageModel(nn.Module):
         return 0.0 * torch.stack(trained).sum() if trained else torch.zeros((), device=self.device)
 
     def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
-        """Recompute the language model's blocks in the backward pass; called by the Trainer."""
-        self.base_llm.gradient_checkpointing_enable({"use_reentrant": False})
+        """Recompute blocks of the language model in the backward pass; called by the Trainer.
+
+        A share of `checkpointed_share` of them, from the first one on; the others keep what they computed.
+        """
+        self.base_llm.activation_checkpointing_enable({"use_reentrant": False})
+        blocks = [module for module in self.base_llm.modules() if isinstance(module, GradientCheckpointingLayer)]
+        for block in blocks[math.ceil(self.checkpointed_share * len(blocks)) :]:
+            block.gradient_checkpointing = False
 
     activation_checkpointing_enable = gradient_checkpointing_enable

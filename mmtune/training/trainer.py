@@ -50,6 +50,7 @@ class RunTrainer(Trainer):
         callbacks: list[TrainerCallback],
     ):
         self.run_config, self.write_run, self.vlm, self.rows, self.meter = config, write_run, model, dataset, meter
+        model.checkpointed_share = config.train.gradient_checkpointing_fraction
         super().__init__(
             model=model,
             args=training_arguments(config.train, model.device, skips_on_resume=not isinstance(dataset, StreamDataset)),
