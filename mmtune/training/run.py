@@ -22,6 +22,7 @@ from mmtune.build import (
 from mmtune.build_data import build_reader
 from mmtune.config import to_values
 from mmtune.errors import CheckpointError, ConfigError
+from mmtune.models.fused_lora import fuse_lora
 from mmtune.models.gated_mlp import recompute_gated_activations
 from mmtune.models.weights import save_weights
 from mmtune.progress import Bars
@@ -78,6 +79,8 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
     collator = choose_collator(config, parts.model)
     if config.train.recompute_activations:
         recompute_gated_activations(parts.model.llm)
+    if config.train.fused_lora:
+        fuse_lora(parts.model)
     if config.model.init_from is not None:
         loaded = load_initial_weights(config.model, parts)
         log.info("loaded %s from %s", " and ".join(loaded), config.model.init_from)

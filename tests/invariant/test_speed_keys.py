@@ -31,6 +31,7 @@ def pretrained(workspace):
     [
         "data.padding_free=false",
         "train.recompute_activations=false",
+        "train.fused_lora=false",
         "train.optim=adamw_torch",
         "train.gradient_checkpointing=true",
     ],
