@@ -1,9 +1,9 @@
 """LoRA layers in one step: the adapter's product is added into the frozen layer's output, forward and backward.
 
 PEFT writes `base(x) + B(A(dropout(x))) * scaling` as separate operations, each with a tensor as large as the output,
-and under bfloat16 weights computes the adapter in fp32. Here nothing of that size is made besides the output itself, the
-adapter is computed in the dtype of the frozen layer from weights that stay fp32, and 4-bit weights are made dense once
-in a pass.
+and under bfloat16 weights computes the adapter in fp32. Here nothing of that size is made besides the output itself,
+the adapter is computed in the dtype of the frozen layer from weights that stay fp32, and 4-bit weights are made dense
+once in a pass.
 Parameters, files and everything else stay PEFT's.
 """
 

@@ -18,7 +18,9 @@ class PlacedTrainingArguments(TrainingArguments):
         return False
 
 
-def training_arguments(config: TrainConfig, device: torch.device, *, skips_on_resume: bool = True) -> TrainingArguments:
+def training_arguments(
+    config: TrainConfig, device: torch.device, dtype: torch.dtype, *, skips_on_resume: bool = True
+) -> TrainingArguments:
     """Return the Trainer's arguments for a run.
 
     Rotation of checkpoints, progress and logs are our own, so the Trainer's are off.
@@ -26,6 +28,7 @@ def training_arguments(config: TrainConfig, device: torch.device, *, skips_on_re
     Args:
         config: the section `train`.
         device: where the model is.
+        dtype: of the language model. Under bfloat16, what trains stays fp32 and computes in bfloat16 (autocast).
         skips_on_resume: pass over the batches that were trained before; not for a stream, which would be read for it.
 
     Raises:
@@ -53,6 +56,7 @@ def training_arguments(config: TrainConfig, device: torch.device, *, skips_on_re
             logging_nan_inf_filter=False,
             save_strategy="steps" if config.save_steps > 0 else "no",
             save_steps=max(config.save_steps, 1),
+            bf16=dtype == torch.bfloat16,
             seed=config.seed,
             dataloader_num_workers=config.dataloader_num_workers,
             ignore_data_skip=not skips_on_resume,

@@ -24,6 +24,7 @@ from mmtune.config import to_values
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.models.fused_lora import fuse_lora
 from mmtune.models.gated_mlp import recompute_gated_activations
+from mmtune.models.language import choose_dtype
 from mmtune.models.weights import save_weights
 from mmtune.progress import Bars
 from mmtune.run_folder import (
@@ -68,7 +69,8 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
     checkpoint = _prepare_folder(folder, config, resume, overwrite)
 
     device = choose_device(config.train.device)
-    training_arguments(config.train, device)  # a value that the Trainer refuses is said before a model loads
+    dtype = choose_dtype(config.model.llm.dtype, device)
+    training_arguments(config.train, device, dtype)  # a value that the Trainer refuses is said before a model loads
     reader = build_reader(config.model)
     data = load_data(config, reader, folder, _step_of(checkpoint))
 

@@ -14,6 +14,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.stream import StreamDataset
+from mmtune.models.language import choose_dtype
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import load_weights
 from mmtune.run_folder import write_manifest
@@ -53,7 +54,12 @@ class RunTrainer(Trainer):
         model.checkpointed_share = config.train.gradient_checkpointing_fraction
         super().__init__(
             model=model,
-            args=training_arguments(config.train, model.device, skips_on_resume=not isinstance(dataset, StreamDataset)),
+            args=training_arguments(
+                config.train,
+                model.device,
+                choose_dtype(config.model.llm.dtype, model.device),
+                skips_on_resume=not isinstance(dataset, StreamDataset),
+            ),
             data_collator=collator,
             train_dataset=dataset,
             callbacks=[meter, *callbacks],
