@@ -125,6 +125,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     gradient_checkpointing_fraction: float = 1.0  # share of the blocks that are computed again, from the first
     fused_lora: bool = True  # LoRA and its frozen layer in one step
+    use_liger_kernel: bool = False  # Liger's kernels for norms, rotary embeddings and MLPs; CUDA, extra `liger`
     recompute_activations: bool = True  # gated MLPs compute their activation again instead of keeping it
     logging_steps: int = 1
     save_steps: int = 500  # 0: only at the end

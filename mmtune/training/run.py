@@ -25,6 +25,7 @@ from mmtune.errors import CheckpointError, ConfigError
 from mmtune.models.fused_lora import fuse_lora
 from mmtune.models.gated_mlp import recompute_gated_activations
 from mmtune.models.language import choose_dtype
+from mmtune.models.liger import use_liger_kernels
 from mmtune.models.weights import save_weights
 from mmtune.progress import Bars
 from mmtune.run_folder import (
@@ -79,10 +80,7 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
     parts = build_parts(config.model, device, reader)
     log.info("%s on %s, built in %.1f s", _trained_parts(parts), device.type, time.monotonic() - started)
     collator = choose_collator(config, parts.model)
-    if config.train.recompute_activations:
-        recompute_gated_activations(parts.model.llm)
-    if config.train.fused_lora:
-        fuse_lora(parts.model)
+    _quicken(config, parts)
     if config.model.init_from is not None:
         loaded = load_initial_weights(config.model, parts)
         log.info("loaded %s from %s", " and ".join(loaded), config.model.init_from)
@@ -113,6 +111,16 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
     write_manifest(folder, steps=result.global_step, train_seconds=seconds)
     log.info("%d steps in %.0f s; the run is in %s", result.global_step, seconds, folder)
     return folder
+
+
+def _quicken(config: Config, parts: Parts) -> None:
+    """Let parts of the model run in ways that are faster or keep less, as the config says."""
+    if config.train.use_liger_kernel:
+        use_liger_kernels(parts.model.base_llm, parts.model.device)
+    elif config.train.recompute_activations:
+        recompute_gated_activations(parts.model.llm)
+    if config.train.fused_lora:
+        fuse_lora(parts.model)
 
 
 def _is_done(folder: Path, config: Config) -> bool:
