@@ -16,6 +16,19 @@ PEERS: dict[str, list[list[str]]] = {
         ["torch==2.13.0"],
         ["trl==1.16.0", "transformers==5.23.0", "peft==0.21.2", "accelerate==1.15.0", "datasets==5.2.0", "pillow"],
     ],
+    # Without its web page (gradio) and audio (torchaudio, whose wheel loads beside CUDA alone), hence --no-deps.
+    "llamafactory": [
+        ["torch==2.13.0"],
+        ["--no-deps", "llamafactory==0.9.5"],
+        ["transformers==5.6.0", "peft==0.18.1", "accelerate==1.11.0", "datasets==4.0.0", "trl==0.24.0", "tyro<0.9"],
+        ["av==16.0.0", "einops", "fire", "omegaconf", "pandas", "protobuf", "pydantic", "pyyaml", "safetensors"],
+        ["scipy", "sentencepiece", "tiktoken", "matplotlib", "packaging", "numpy", "pillow", "modelscope"],
+        ["hf-transfer", "sse-starlette", "fastapi", "uvicorn"],
+    ],
+    "swift": [
+        ["torch==2.13.0"],
+        ["ms-swift==4.6.0", "transformers==5.19.0", "peft==0.20.0", "accelerate==1.15.0", "torch==2.13.0"],
+    ],
 }
 """What pip is called with, one call after the other."""
 

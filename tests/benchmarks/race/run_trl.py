@@ -33,7 +33,7 @@ def main() -> None:
             processing_class=processor,
         )
         trainer.train()
-        facts = compare_batches(trainer.get_train_dataloader(), args.folder, args.job)
+        facts = compare_batches(clock.batches, args.folder, args.job)
     settings = "fp32, no gradient checkpointing, fused AdamW, assistant_only_loss, sequential order"
     write_result(args.output, "trl", args.job, clock, settings=settings, **facts)
 

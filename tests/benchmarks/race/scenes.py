@@ -29,7 +29,7 @@ Scene = list[tuple[int, str, str, str]]
 
 def make_scene(rng: random.Random) -> Scene:
     """Draw lots for 1 to 9 things, few more often than many."""
-    cells = sorted(rng.sample(range(9), min(9, 1 + int(rng.expovariate(1 / 3.2)))))
+    cells = sorted(rng.sample(range(9), min(9, 1 + int(rng.expovariate(1 / 5)))))
     return [(cell, rng.choice(MANNERS), rng.choice(list(COLOURS)), rng.choice(KINDS)) for cell in cells]
 
 
@@ -68,17 +68,15 @@ def _draw_thing(pen: ImageDraw.ImageDraw, kind: str, x: float, y: float, half: f
 def caption(scene: Scene) -> tuple[str, str]:
     """Return a request and the description of a whole scene."""
     sentences = [f"There is a {manner} {colour} {kind} {PLACES[cell]}." for cell, manner, colour, kind in scene]
-    return "Describe the picture.", " ".join(sentences)
+    return "Describe the picture.", " ".join([f"Things on a soft ground, {len(scene)} in all.", *sentences])
 
 
 def question(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    """Return a question about a scene and its answer: short, middling or long."""
-    kind_of_question = rng.choice(("colour", "compare", "list"))
+    """Return a question about a scene and its answer: short, middling or, half of the time, long."""
+    kind_of_question = rng.choice(("colour", "compare", "list", "list"))
     cell, manner, colour, kind = rng.choice(scene)
     if kind_of_question == "colour":
-        options = ", ".join(rng.sample(list(COLOURS), 4))
-        asked = f"Look {PLACES[cell]} of the picture. Which colour does the {kind} have that stands there: {options},"
-        return f"{asked} or another one? Answer in one sentence.", f"The {kind} {PLACES[cell]} is {colour}."
+        return f"Which colour does the {kind} {PLACES[cell]} have?", f"{colour.capitalize()}."
     if kind_of_question == "compare":
         other_cell, _, other_colour, other = rng.choice(scene)
         asked = f"What is {PLACES[cell]} of the picture and what is {PLACES[other_cell]}? Do they share a colour?"
