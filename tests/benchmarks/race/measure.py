@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from phases import PhaseClock
 from settings import BATCH_SIZE, JOBS
 from transformers import TrainerCallback
 from transformers import trainer as trainer_module
@@ -32,6 +33,7 @@ class StepClock(TrainerCallback):
         self.idle_mb = self.peak_mb = self.started = 0.0
         self.trained: dict[str, int] = {}
         self.batches: Any = None
+        self.phases: PhaseClock | None = None
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: Any = None, train_dataloader: Any = None, **_: Any
@@ -86,10 +88,11 @@ class StepClock(TrainerCallback):
         }
 
 
-def install_clock() -> StepClock:
+def install_clock(args: argparse.Namespace) -> StepClock:
     """Return a clock that every Trainer made from now on in this process calls, whatever tool makes it."""
     clock = StepClock()
-    trainer_module.DEFAULT_CALLBACKS.append(clock)
+    clock.phases = PhaseClock() if args.phases else None
+    trainer_module.DEFAULT_CALLBACKS.extend([clock, clock.phases] if clock.phases else [clock])
     return clock
 
 
@@ -151,6 +154,7 @@ def run_arguments(text: str | None) -> argparse.Namespace:
     parser.add_argument("job", choices=JOBS)
     parser.add_argument("--folder", type=Path, required=True, help="the workload, made by workload.py")
     parser.add_argument("--output", type=Path, required=True, help="JSON file for the figures")
+    parser.add_argument("--phases", action="store_true", help="also say where the time of a step goes (by hooks)")
     args = parser.parse_args()
     args.folder = args.folder.resolve()
     return args
@@ -165,6 +169,8 @@ def write_result(path: Path, tool: str, job: str, clock: StepClock, **facts: Any
         except metadata.PackageNotFoundError:
             continue
     figures = clock.figures()
+    if clock.phases:
+        figures["phases"] = clock.phases.figures()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"tool": tool, "job": job, "versions": versions, **figures, **facts}, indent=1) + "\n")
     rate = figures["samples_per_second"]

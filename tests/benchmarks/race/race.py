@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from settings import JOBS
-from summary import plot_losses, table
+from summary import other_trainings, plot_losses, table
 
 HERE = Path(__file__).parent
 TOOLS = ("mmtune", "trl", "llamafactory", "swift")
@@ -52,6 +52,8 @@ def main() -> None:
     for job in args.jobs:
         plot_losses(results, job, args.tools, folder / f"losses_{job}.png")
     print(text)
+    if wrong := other_trainings(results, args.jobs, args.tools):
+        raise SystemExit("not the same training as mmtune's: " + "; ".join(wrong))
 
 
 def race(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -72,6 +74,7 @@ def race(args: argparse.Namespace) -> list[dict[str, Any]]:
             for tool in args.tools if number % 2 == 0 else reversed(args.tools):
                 if not any((run["round"], run["job"], run["tool"]) == (number, job, tool) for run in results):
                     results.append(_run(tool, job, work, args) | {"round": number})
+                    _require_same_training(results[-1], results)
                     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return results
 
@@ -88,6 +91,15 @@ def _run(tool: str, job: str, work: Path, args: argparse.Namespace) -> dict[str,
     rates = {"gflops_before": before, "gflops_after": matmul_rate(args.threads)}
     print(f"  {result['samples_per_second']:.3f} samples/s, {rates['gflops_after']:.0f} GFLOP/s after", flush=True)
     return result | rates | {"started": started, "load": os.getloadavg()[0]}
+
+
+def _require_same_training(run: dict[str, Any], results: list[dict[str, Any]]) -> None:
+    """Stop where a tool trains other weights or other tokens than the first one did."""
+    first = next(other for other in results if other["job"] == run["job"])
+    for key in ("trained_parameters", "supervised_tokens", "threads"):
+        if run[key] != first[key]:
+            names = f"{run['tool']} has {key} {run[key]}, {first['tool']} has {first[key]}"
+            raise SystemExit(f"{run['job']}: {names}. This is no race.")
 
 
 def _call(command: list[str], threads: int) -> None:

@@ -35,7 +35,7 @@ from settings import LORA, TRAIN, WARMUP
 def main() -> None:
     """Train, then compare the batches with mmtune's."""
     args = run_arguments(__doc__)
-    clock = install_clock()
+    clock = install_clock(args)
     register_template(
         name="race",
         format_user=StringFormatter(slots=["<|im_start|>user\n{{content}}<|im_end|>\n<|im_start|>assistant\n"]),

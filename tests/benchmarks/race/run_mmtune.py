@@ -21,7 +21,7 @@ def main() -> None:
     """Train, then compare the batches with what the peers are held to."""
     args = run_arguments(__doc__)
     config = load_config(args.folder / f"mmtune_{args.job}.yaml", [], args.job)
-    clock = install_clock()
+    clock = install_clock(args)
     run = train(config, args.job, overwrite=True)
     facts = read_json(run / DATA_FILE)
     expected = compare_batches(_batches(config, args.folder), args.folder, args.job)

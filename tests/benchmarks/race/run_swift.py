@@ -36,7 +36,7 @@ class RaceTemplate(LlavaHfTemplate):
 def main() -> None:
     """Train, then compare the batches with mmtune's."""
     args = run_arguments(__doc__)
-    clock = install_clock()
+    clock = install_clock(args)
     prompt = "<|im_start|>user\n{{QUERY}}<|im_end|>\n<|im_start|>assistant\n"
     register_template(
         TemplateMeta("race", [], [prompt], ["<|im_end|>\n"], suffix=["<|im_end|>"], template_cls=RaceTemplate)

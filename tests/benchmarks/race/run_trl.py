@@ -23,7 +23,7 @@ from trl import SFTConfig, SFTTrainer
 def main() -> None:
     """Train, then compare the batches with mmtune's."""
     args = run_arguments(__doc__)
-    clock = install_clock()
+    clock = install_clock(args)
     processor = AutoProcessor.from_pretrained(args.folder / "llava")
     with tempfile.TemporaryDirectory() as output:
         trainer = SFTTrainer(
