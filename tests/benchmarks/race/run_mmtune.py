@@ -27,7 +27,9 @@ def main() -> None:
     expected = compare_batches(_batches(config, args.folder), args.folder, args.job)
     assert facts["num_tokens"] == expected["tokens"]
     assert facts["num_supervised_tokens"] == expected["supervised_tokens"]
-    write_result(args.output, "mmtune", args.job, clock, settings="the config of the workload", **expected)
+    write_result(
+        args.output, "mmtune", args.job, clock, settings="fp32, fused AdamW; all else as its defaults are", **expected
+    )
 
 
 def _batches(config, folder):
