@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS), help="(both)")
     parser.add_argument("--rounds", type=int, default=3, help="of all tools in turn (3)")
     parser.add_argument("--samples", type=int, default=40, help="of an epoch, a multiple of 4 (40)")
+    parser.add_argument("--vision", choices=("S", "L"), default="S", help="size of the vision encoder (S)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of every tool (one a processor)")
     parser.add_argument("--fresh", action="store_true", help="make the workload anew and drop earlier rounds")
     parser.add_argument("--smoke", action="store_true", help="tiny models, 8 samples, 1 round, in FOLDER/smoke")
@@ -62,7 +63,7 @@ def race(args: argparse.Namespace) -> list[dict[str, Any]]:
     if args.fresh or args.smoke:
         shutil.rmtree(path.parent, ignore_errors=True)
     if args.fresh or args.smoke or not (work / "workload.json").is_file():
-        size = ["--smoke"] if args.smoke else ["--samples", str(args.samples)]
+        size = ["--smoke"] if args.smoke else ["--samples", str(args.samples), "--vision", args.vision]
         _call([sys.executable, str(HERE / "workload.py"), "--folder", str(work), *size], args.threads)
     made = json.loads((work / "workload.json").read_text(encoding="utf-8"))
     if made["num_samples"] != args.samples:

@@ -5,7 +5,7 @@
 Runs in mmtune's environment. Written are
 
 - `images/`, `pretrain.json`, `finetune.json`: what mmtune reads (LLaVA's format);
-- `llm/`, `vision/`: the language model with its real weights, a CLIP ViT-L/14 of 224 pixels with random ones;
+- `llm/`, `vision/`: the language model with its real weights, a CLIP tower of 224 pixels with random ones;
 - `start_pretrain/`, `start_finetune/`: run folders with the new projector and LoRA, which mmtune starts from;
 - `llava/`, `lora/`: the same weights as one LlavaForConditionalGeneration with its processor, and as a PEFT folder;
 - `pretrain_ordered.json`, `finetune_ordered.json`: the records in the order in which mmtune trains them, for the peers;
@@ -47,6 +47,15 @@ CLIP_L_224 = {
     "patch_size": 14,
     "projection_dim": 768,
 }
+CLIP_S_224 = CLIP_L_224 | {
+    "hidden_size": 384,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 6,
+}
+VISION = {"S": CLIP_S_224, "L": CLIP_L_224}
+"""ViT-S/14 (21 M) stands to SmolLM2-135M as CLIP ViT-L/14 (304 M) to InternLM2-1.8B; with ViT-L/14 the encoder, which
+all tools run alike, is most of the work."""
 SMALL_VISION = CLIP_L_224 | {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -63,11 +72,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="what is written; deleted first where it exists")
     parser.add_argument("--samples", type=int, default=40, help="of each job, a multiple of the batch of 4 (40)")
     parser.add_argument("--smoke", action="store_true", help="models of width 32 and 8 samples: to try the path")
+    parser.add_argument("--vision", choices=VISION, default="S", help="size of the vision encoder (S)")
     args = parser.parse_args()
-    make(args.folder, 8 if args.smoke else args.samples, args.smoke)
+    make(
+        args.folder, 8 if args.smoke else args.samples, SMALL_VISION if args.smoke else VISION[args.vision], args.smoke
+    )
 
 
-def make(folder: Path, num_samples: int, smoke: bool) -> None:
+def make(folder: Path, num_samples: int, vision: dict[str, int], smoke: bool) -> None:
     """Write all that the tools read; see the module."""
     if num_samples % BATCH_SIZE:
         raise SystemExit(f"--samples must be a multiple of {BATCH_SIZE} (got {num_samples}).")
@@ -76,10 +88,10 @@ def make(folder: Path, num_samples: int, smoke: bool) -> None:
             raise SystemExit(f"{folder} holds other files. Name another folder.")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    write_json(folder / "workload.json", {"num_samples": num_samples, "smoke": smoke, "seed": SEED})
+    write_json(folder / "workload.json", {"num_samples": num_samples, "vision": vision, "smoke": smoke, "seed": SEED})
     folder = folder.resolve()
     _write_records(folder, num_samples)
-    _write_models(folder, smoke)
+    _write_models(folder, vision, smoke)
     for job in JOBS:
         write_json(folder / f"mmtune_{job}.yaml", _config_values(folder, job))  # JSON is YAML
     for job in JOBS:
@@ -108,7 +120,7 @@ def _write_records(folder: Path, num_samples: int) -> None:
         write_json(folder / f"{job}.json", listed)
 
 
-def _write_models(folder: Path, smoke: bool) -> None:
+def _write_models(folder: Path, vision: dict[str, int], smoke: bool) -> None:
     """Write the language model in fp32, and a CLIP tower with random weights."""
     from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel
 
@@ -121,7 +133,7 @@ def _write_models(folder: Path, smoke: bool) -> None:
         llm = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     llm.save_pretrained(folder / "llm")
     load_tokenizer(str(source)).save_pretrained(folder / "llm")
-    CLIPVisionModel(CLIPVisionConfig(**(SMALL_VISION if smoke else CLIP_L_224))).save_pretrained(folder / "vision")
+    CLIPVisionModel(CLIPVisionConfig(**vision)).save_pretrained(folder / "vision")
 
 
 def _config_values(folder: Path, job: str) -> dict[str, Any]:
