@@ -12,6 +12,8 @@ _COMMON = {
     "num_train_epochs": 1,
     "lr_scheduler_type": "cosine",
     "optim": "adamw_torch_fused",
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,  # ms-swift's default is 0.95
     "weight_decay": 0.0,
     "max_grad_norm": 1.0,
     "logging_steps": 1,
