@@ -19,11 +19,11 @@ MATMUL_REPEATS = 3
 class StepWork:
     """Floating-point operations of training steps, as the model needs them: a multiplication with an addition is two.
 
-    Counted are matrix multiplications and convolutions of the forward pass, and of the backward pass those that
-    gradients need: gradients of inputs from the lowest trained part upwards, gradients of weights where they train.
-    Attention counts the pairs of tokens that see each other. What is computed again by gradient checkpointing, and
-    padding, do not count: they are the price of an implementation, not work (as in PaLM's "model FLOPs",
-    Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
+    Counted are linear layers, attention and the vision encoder's convolutions in the forward pass, and in the backward
+    pass those that gradients need: gradients of inputs from the lowest trained part upwards, gradients of weights where
+    they train. Attention counts the pairs of tokens that see each other. What is computed again by gradient
+    checkpointing, and padding, do not count: they are the price of an implementation, not work (as in PaLM's "model
+    FLOPs", Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
 
     Args:
         model: with its parts frozen or not, as it is trained.
@@ -104,13 +104,16 @@ def _linear_flops(modules: list[Any], has_gradient: bool) -> float:
 
 
 def _attention_width(config: Any) -> int:
-    heads = config.num_attention_heads
-    return heads * (config.to_dict().get("head_dim") or config.hidden_size // heads)
+    """Width of all heads together; 0 for a model without attention, or one that names its heads in another way."""
+    facts = config.to_dict()
+    heads = facts.get("num_attention_heads") or facts.get("n_head") or 0
+    return heads * (facts.get("head_dim") or config.hidden_size // heads) if heads else 0
 
 
 def _blocks(body: nn.Module) -> list[nn.Module]:
-    """The blocks of a decoder: its list of modules, under whatever name."""
-    return next([*child] for child in body.children() if isinstance(child, nn.ModuleList))
+    """The blocks of a decoder: its list of modules, under whatever name; else itself."""
+    lists = [list(child) for child in body.children() if isinstance(child, nn.ModuleList)]
+    return lists[0] if lists else [body]
 
 
 def _is_trained(module: nn.Module) -> bool:

@@ -28,7 +28,7 @@ def training_arguments(
     Args:
         config: the section `train`.
         device: where the model is.
-        dtype: of the language model. Under bfloat16, what trains stays fp32 and computes in bfloat16 (autocast).
+        dtype: of the language model. Under bfloat16, adapters and projector stay fp32 and compute in it (autocast).
         skips_on_resume: pass over the batches that were trained before; not for a stream, which would be read for it.
 
     Raises:

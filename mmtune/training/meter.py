@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch.utils.hooks import RemovableHandle
 from transformers import TrainerCallback
 
 from mmtune.conversation import IGNORE_INDEX
@@ -62,7 +63,7 @@ class StepMeter(TrainerCallback):
     """Counts what steps train on and times their parts.
 
     The Trainer tells it the batches (`count`), the end of each backward pass and, as a callback, that of each step.
-    Hooks on the model tell the parts of the forward pass.
+    Hooks on the model tell the parts of the forward pass while it trains.
 
     Args:
         model: that is trained.
@@ -74,19 +75,8 @@ class StepMeter(TrainerCallback):
         self.work = StepWork(model, image_size)
         self.matmul_rate = matmul_rate(model.device, next(iter(model.llm.parameters())).dtype)
         self.watch = Stopwatch(model.device)
+        self.hooks: list[RemovableHandle] = []
         self._forget()
-        self._listen(model, OTHER, before=True)
-        self._listen(model.vision, VISION)
-        self._listen(model.projector, PROJECTOR)
-        self._listen(model.base_llm.get_decoder(), LLM)
-        self._listen(model, HEAD)
-
-    def _listen(self, module: torch.nn.Module | None, part: str, before: bool = False) -> None:
-        """End a part where the forward pass of a module ends, or begins."""
-        if module is None:
-            return
-        register = module.register_forward_pre_hook if before else module.register_forward_hook
-        register(lambda *_: self.watch.lap(part))
 
     def _forget(self) -> None:
         self.steps = self.samples = self.tokens = self.slots = self.images = 0
@@ -105,6 +95,25 @@ class StepMeter(TrainerCallback):
             images = batch.get("pixel_values", batch.get("image_features"))
             self.images += 0 if images is None else len(images)
             self.supervised = self.supervised + (batch["labels"] != IGNORE_INDEX).sum()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Begin to time: a part ends where the forward pass of its module does."""
+        model = self.model
+        self.hooks = [model.register_forward_pre_hook(lambda *_: self.watch.lap(OTHER))]
+        for module, part in (
+            (model.vision, VISION),
+            (model.projector, PROJECTOR),
+            (model.base_llm.get_decoder(), LLM),
+            (model, HEAD),
+        ):
+            if module is not None:
+                self.hooks.append(module.register_forward_hook(lambda *_, part=part: self.watch.lap(part)))
+        self.watch = Stopwatch(model.device)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Leave the model as it was."""
+        for hook in self.hooks:
+            hook.remove()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """End the optimizer's part."""

@@ -5,9 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from training_workspace import fit
+from transformers import GPT2Config, GPT2LMHeadModel
 
+from mmtune.build import build_parts
+from mmtune.build_data import build_dataset, build_reader
 from mmtune.cli import main
+from mmtune.config import load_config
 from mmtune.data.collate import collate, collate_joined
+from mmtune.models.vlm import VisionLanguageModel
+from mmtune.models.work import StepWork
 from mmtune.training.meter import PARTS, Stopwatch
 
 
@@ -64,6 +71,22 @@ def test_both_collators_name_the_samples_of_packs(join):
     pack = {"input_ids": torch.arange(5), "labels": torch.arange(5), "position_ids": torch.tensor([0, 1, 0, 1, 2])}
     single = {"input_ids": torch.arange(4), "labels": torch.arange(4), "position_ids": torch.arange(4)}
     assert join([pack, single])["sample_lengths"] == (2, 3, 4)
+
+
+def test_other_architectures_are_counted_without_a_word(workspace):
+    """A meter must not stop a training: GPT-2 names its blocks and heads in its own way."""
+    model = VisionLanguageModel(GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4)))
+    assert StepWork(model).per_pair == 2 * 4 * 32 * 3
+    assert StepWork(model).flops([10], 0, 4) > 0
+
+
+def test_the_model_is_left_without_hooks(workspace):
+    config = load_config("pretrain.yaml", ["train.max_steps=1", "train.save_steps=0"], "pretrain")
+    parts = build_parts(config.model, torch.device("cpu"))
+    dataset, _ = build_dataset(config, build_reader(config.model))
+    fit(parts, config, dataset)
+    modules = [parts.model, parts.model.vision, parts.model.projector, parts.model.base_llm.get_decoder()]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
 def test_laps_of_a_stopwatch_add_up():
