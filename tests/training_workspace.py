@@ -70,8 +70,13 @@ def write_config(path, models, data, output_dir, init_from=None):
     Path(path).write_text(yaml.safe_dump(config))
 
 
-def fit(parts, config, dataset):
-    """Train a built model and write nothing."""
+def trainer_of(parts, config, dataset):
+    """A trainer of a built model that writes nothing."""
     meter = StepMeter(parts.model, parts.transform.image_size)
     collator = choose_collator(config, parts.model)
-    RunTrainer(parts.model, config, dataset, collator, lambda folder: None, meter, []).train()
+    return RunTrainer(parts.model, config, dataset, collator, lambda folder: None, meter, [])
+
+
+def fit(parts, config, dataset):
+    """Train a built model and write nothing."""
+    trainer_of(parts, config, dataset).train()

@@ -16,7 +16,7 @@ from mmtune.export.source import Source
 from mmtune.models.hub import is_hub_name
 from mmtune.models.internlm2 import MODEL_TYPE
 from mmtune.models.json_files import read_json
-from mmtune.models.language import load_llm
+from mmtune.models.language import keep_4bit_weights, load_llm
 from mmtune.models.weights import ADAPTER_FOLDER, read_tensors, write_tensors
 from mmtune.run_folder import write_json
 
@@ -101,6 +101,8 @@ def read_back(source: Source, folder: Path, probes: list[Probe]) -> Parity:
     if source.is_quantized:
         options |= {"quantization_config": source.parts.model.config.quantization_config}
     loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(base, **options)
+    if source.is_quantized:
+        keep_4bit_weights(loaded)
     llm = PeftModel.from_pretrained(loaded, str(folder)).eval()
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     reader = f"peft {peft.__version__}"

@@ -7,6 +7,7 @@ once in a pass.
 Parameters, files and everything else stay PEFT's.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -39,7 +40,7 @@ class LoRALinear(torch.autograd.Function):
             scaling: of the adapter.
             base: the frozen layer.
         """
-        with torch.autocast(x.device.type, enabled=False):
+        with _no_autocast(x.device.type):
             weight = dense_weight(base, x.dtype)
             inner = x_adapter.to(weight.dtype) @ a.t().to(weight.dtype)
             bias = None if base.bias is None else base.bias.to(weight.dtype)
@@ -54,7 +55,7 @@ class LoRALinear(torch.autograd.Function):
         (gradient,) = gradients
         x_adapter, a, b, inner = ctx.saved_tensors
         of_x = of_adapter = None
-        with torch.autocast(gradient.device.type, enabled=False):
+        with _no_autocast(gradient.device.type):
             of_inner = (gradient @ b.to(gradient.dtype)).mul_(ctx.scaling)
             of_a = of_inner.t() @ x_adapter.to(gradient.dtype)
             of_b = (gradient.t() @ inner).mul_(ctx.scaling)
@@ -65,6 +66,11 @@ class LoRALinear(torch.autograd.Function):
             elif not ctx.is_shared and ctx.needs_input_grad[1]:
                 of_adapter = (of_inner @ a.to(gradient.dtype)).to(x_adapter.dtype)
         return of_x, of_adapter, of_a.to(a.dtype), of_b.to(b.dtype), None, None
+
+
+def _no_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """Let dtypes be as they are written here; the meta device, on which shapes are followed, knows no autocast."""
+    return torch.autocast(device_type, enabled=False) if device_type != "meta" else nullcontext()
 
 
 def dense_weight(layer: Any, dtype: torch.dtype) -> torch.Tensor:

@@ -125,7 +125,7 @@ def load_llm(
     else:
         llm = _load_with_transformers(folder, dtype, device, quantizing)
     if quantizing is not None:
-        _keep_4bit_weights(llm)
+        keep_4bit_weights(llm)
     if attn_implementation != "auto":
         _set_attention(llm, attn_implementation)
     return llm.requires_grad_(False)
@@ -153,11 +153,11 @@ def _set_attention(llm: PreTrainedModel, name: str) -> None:
         raise ConfigError(place, f"{type(llm).__name__} cannot change its attention to '{name}'. Take auto.")
 
 
-def _keep_4bit_weights(llm: PreTrainedModel) -> None:
+def keep_4bit_weights(llm: PreTrainedModel) -> None:
     """Keep bitsandbytes from repacking weights for CPUs with AVX512-BF16 when a model first answers.
 
     It rounds the constants of the quantization to bfloat16, for good: the model that is trained on after an answer, or
-    saved, would be another one.
+    saved, would be another one. Layers whose width is no multiple of 64 it cannot repack at all.
     """
     from bitsandbytes.nn import Linear4bit
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from training_workspace import models, workspace
+from training_workspace import models, trainer_of, workspace
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from mmtune.build import build_parts, calibrate_projector, load_initial_weights, load_run
@@ -24,7 +24,6 @@ from mmtune.models.weights import held_parts, load_weights, wanted_parts
 from mmtune.testing import write_tiny_clip
 from mmtune.testing_vision import write_tiny_dinov2, write_tiny_siglip
 from mmtune.training.callbacks import read_log
-from mmtune.training.trainer import RunTrainer
 
 __all__ = ["models", "workspace"]
 
@@ -114,7 +113,7 @@ def test_only_adapters_and_projector_change_and_rates_are_by_part(pretrained, tm
     dataset, _ = build_dataset(config, build_reader(config.model))
     assert load_initial_weights(config.model, parts) == ["projector"]
     before = {name: value.clone() for name, value in parts.model.state_dict().items()}
-    trainer = RunTrainer(parts.model, config, dataset, lambda folder: None, [])
+    trainer = trainer_of(parts, config, dataset)
     groups = {id(value): group for group in trainer.create_optimizer().param_groups for value in group["params"]}
     for name, value in parts.model.named_parameters():
         if value.requires_grad:
