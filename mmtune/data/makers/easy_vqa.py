@@ -5,7 +5,7 @@ with 38,575 and 9,673 questions. Here its files become LLaVA records and a quest
 answers to an image's training questions say together; nothing is taken from the test questions, nothing is invented.
 """
 
-import importlib.util
+import importlib.metadata
 import json
 import random
 import shutil
@@ -50,16 +50,19 @@ def _words(question: str) -> list[str]:
 
 
 def easy_vqa_folder() -> Path:
-    """Finds the data set without importing the package that carries it.
+    """Finds the data set by the package's metadata: its module's name is also that of `data_tools/easy_vqa.py`.
 
     Raises:
         DataError: the package is not installed.
     """
-    spec = importlib.util.find_spec("easy_vqa")
-    folders = [Path(folder) / "data" for folder in spec.submodule_search_locations or ()] if spec else []
-    if not folders or not (folders[0] / "train" / "questions.json").is_file():
-        raise DataError("easy-vqa", "the data set is missing. Run `pip install easy-vqa`.")
-    return folders[0]
+    missing = DataError("easy-vqa", "the data set is missing. Run `pip install easy-vqa`.")
+    try:
+        folder = Path(str(importlib.metadata.distribution("easy-vqa").locate_file("easy_vqa/data")))
+    except importlib.metadata.PackageNotFoundError:
+        raise missing from None
+    if not (folder / "train" / "questions.json").is_file():
+        raise missing
+    return folder
 
 
 def read_turns(path: Path) -> dict[int, list[Turn]]:

@@ -2,6 +2,7 @@
 
 import doctest
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import runpy
@@ -147,13 +148,19 @@ def test_the_script_and_its_mistakes(desk, capsys, options, words):
 
 
 def test_without_the_package_one_line_says_how_to_get_it(desk, capsys, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "easy_vqa" else find(name, *rest)
-    )
+    def distribution(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
     (desk / "recipe.yaml").write_text("steps: [{name: data, verb: make-easy-vqa}]")
     assert main(["run", "recipe.yaml"]) == 2
     assert capsys.readouterr().err.endswith("mmtune: easy-vqa: the data set is missing. Run `pip install easy-vqa`.\n")
+
+
+def test_the_data_set_is_found_beside_a_script_of_the_same_name(monkeypatch):
+    """`python data_tools/easy_vqa.py` puts `data_tools` first among the places of modules."""
+    monkeypatch.syspath_prepend(ROOT / "data_tools")
+    assert (easy_vqa_folder() / "train" / "questions.json").is_file()
 
 
 RECIPE = """
