@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="keep the last N training images for validation_questions.json, to choose settings by (0)",
     )
     parser.add_argument(
-        "--with-evidence", action="store_true", help='trained answers say what is seen first: "a red circle, so no"'
+        "--with-evidence",
+        action="store_true",
+        help='trained answers say what is seen first: "a red circle, blue is absent, so no"',
     )
     return run_script(parser, run, argv)
 

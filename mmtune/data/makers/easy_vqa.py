@@ -41,6 +41,14 @@ class Turn(NamedTuple):
             return "which colour"
         return "is there not" if self.is_negated else "is there"
 
+    @property
+    def finding(self) -> str:
+        """What a yes or no says about the image, in words, "red is absent"; empty for the other questions."""
+        if self.answer not in VERDICTS:
+            return ""
+        asked = next(word for word in _words(self.question) if word in (*SHAPES, *COLOURS))
+        return f"{asked} is {'present' if (self.answer == 'yes') != self.is_negated else 'absent'}"
+
 
 def _words(question: str) -> list[str]:
     return question.rstrip("?").split()
@@ -114,13 +122,14 @@ def to_record(name: str, image: str, turns: list[Turn], evidence: str | None = N
     """Makes a LLaVA record; the image comes before the first question, the evidence before each answer.
 
     >>> to_record("1", "1.png", [Turn("is it blue?", "no")], "a red circle")["conversations"][1]["value"]
-    'a red circle, so no'
+    'a red circle, blue is absent, so no'
     """
     conversations = []
     for number, turn in enumerate(turns):
         mark = "<image>\n" if number == 0 else ""
         conversations.append({"from": "human", "value": mark + turn.question})
-        conversations.append({"from": "gpt", "value": f"{evidence}, so {turn.answer}" if evidence else turn.answer})
+        said = ", ".join(filter(None, (evidence, turn.finding, f"so {turn.answer}"))) if evidence else turn.answer
+        conversations.append({"from": "gpt", "value": said})
     return {"id": name, "image": image, "conversations": conversations}
 
 
@@ -163,8 +172,8 @@ def make_easy_vqa(
         num_test_images: the first N test images; None takes all 1,000.
         num_validation_images: the last N training images are not trained on; their questions go to
             validation_questions.json, to choose settings by.
-        with_evidence: each trained answer first says what is seen, "a red circle, so no", as far as the answers about
-            the image tell; images of which they do not are left out of train.json.
+        with_evidence: each trained answer first says what is seen, then whether what is asked for is: "a red circle,
+            blue is absent, so no". Images of which the answers do not tell it are left out of train.json.
 
     Returns:
         What was written: captions, train, test_questions and maybe validation_questions -> path.

@@ -216,6 +216,7 @@ def test_a_few_records_train_with_tiny_models(desk, tiny, config_file):
 
 
 def test_evidence_stands_before_each_answer_and_nowhere_in_the_test(tmp_path):
+    """What is seen, whether what is asked for is part of it, the answer: "a red circle, blue is absent, so no"."""
     plain = make_easy_vqa(tmp_path / "plain", num_train_images=40, num_test_images=3)
     reasoned = make_easy_vqa(tmp_path / "reasoned", num_train_images=40, num_test_images=3, with_evidence=True)
     captions = {record.value["id"]: record.value["caption"] for record in read_records(plain["captions"])}
@@ -223,7 +224,17 @@ def test_evidence_stands_before_each_answer_and_nowhere_in_the_test(tmp_path):
     records = [record.value for record in read_records(reasoned["train"])]
     assert {record["id"] for record in records} == captions.keys() <= answers.keys()
     for record in read_records(reasoned["train"]):
-        evidence = captions[record.value["id"]]
-        expected = Counter({(q, f"{evidence}, so {a}"): n for (q, a), n in answers[record.value["id"]].items()})
-        assert Counter(turns_of(record)) == expected
+        bare = Counter()
+        for question, reason in turns_of(record):
+            seen, *finding, verdict = reason.split(", ")
+            assert seen == captions[record.value["id"]]
+            answer = verdict.removeprefix("so ")
+            bare[question, answer] += 1
+            asked = {*COLOURS, *SHAPES}.intersection(question.rstrip("?").split())
+            if answer in ("yes", "no"):
+                (word,) = asked
+                assert finding == [f"{word} is {'present' if word in seen.split() else 'absent'}"]
+            else:
+                assert finding == []
+        assert bare == answers[record.value["id"]]
     assert plain["test_questions"].read_bytes() == reasoned["test_questions"].read_bytes()
