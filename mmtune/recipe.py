@@ -78,6 +78,8 @@ class EasyVQAConfig:
     num_test_images: int | None = None
     num_validation_images: int = 0
     with_evidence: bool = False
+    max_questions_per_record: int | None = None
+    balance_verdicts: bool = False
 
 
 def _train(values: dict[str, Any], folder: Path, verb: str) -> None:

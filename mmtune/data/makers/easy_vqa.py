@@ -5,7 +5,7 @@ with 38,575 and 9,673 questions. Here its files become LLaVA records and a quest
 answers to an image's training questions say together; nothing is taken from the test questions, nothing is invented.
 """
 
-import importlib.util
+import importlib.metadata
 import json
 import random
 import shutil
@@ -41,6 +41,14 @@ class Turn(NamedTuple):
             return "which colour"
         return "is there not" if self.is_negated else "is there"
 
+    @property
+    def finding(self) -> str:
+        """What a yes or no says about the image, in words, "red is absent"; empty for the other questions."""
+        if self.answer not in VERDICTS:
+            return ""
+        asked = next(word for word in _words(self.question) if word in (*SHAPES, *COLOURS))
+        return f"{asked} is {'present' if (self.answer == 'yes') != self.is_negated else 'absent'}"
+
 
 def _words(question: str) -> list[str]:
     return question.rstrip("?").split()
@@ -50,16 +58,19 @@ def _words(question: str) -> list[str]:
 
 
 def easy_vqa_folder() -> Path:
-    """Finds the data set without importing the package that carries it.
+    """Finds the data set by the package's metadata: its module's name is also that of `data_tools/easy_vqa.py`.
 
     Raises:
         DataError: the package is not installed.
     """
-    spec = importlib.util.find_spec("easy_vqa")
-    folders = [Path(folder) / "data" for folder in spec.submodule_search_locations or ()] if spec else []
-    if not folders or not (folders[0] / "train" / "questions.json").is_file():
-        raise DataError("easy-vqa", "the data set is missing. Run `pip install easy-vqa`.")
-    return folders[0]
+    missing = DataError("easy-vqa", "the data set is missing. Run `pip install easy-vqa`.")
+    try:
+        folder = Path(str(importlib.metadata.distribution("easy-vqa").locate_file("easy_vqa/data")))
+    except importlib.metadata.PackageNotFoundError:
+        raise missing from None
+    if not (folder / "train" / "questions.json").is_file():
+        raise missing
+    return folder
 
 
 def read_turns(path: Path) -> dict[int, list[Turn]]:
@@ -104,6 +115,29 @@ def caption(turns: list[Turn]) -> str | None:
     return f"a {colour} {shape}" if shape and colour else None
 
 
+def balanced(images: list[list[Turn]], rng: random.Random) -> list[list[Turn]]:
+    """Leaves away yes/no turns until each wording has as many yes as no, so that wordings alone tell nothing.
+
+    >>> red = [Turn("is it red?", "no"), Turn("what is it?", "circle")]
+    >>> balanced([red, [Turn("is it red?", "yes")], []], random.Random(0))[1:]
+    [[Turn(question='is it red?', answer='yes')], []]
+    """
+    places: dict[Turn, list[tuple[int, int]]] = {}
+    for image, turns in enumerate(images):
+        for number, turn in enumerate(turns):
+            if turn.answer in VERDICTS:
+                places.setdefault(turn, []).append((image, number))
+    kept: set[tuple[int, int]] = set()
+    for question in dict.fromkeys(turn.question for turn in places):
+        both = [places.get(Turn(question, verdict), []) for verdict in VERDICTS]
+        for found in both:
+            kept.update(rng.sample(found, min(map(len, both))))
+    return [
+        [turn for number, turn in enumerate(turns) if turn.answer not in VERDICTS or (image, number) in kept]
+        for image, turns in enumerate(images)
+    ]
+
+
 # ---------------------------------------------------------------- records
 
 
@@ -111,14 +145,29 @@ def to_record(name: str, image: str, turns: list[Turn], evidence: str | None = N
     """Makes a LLaVA record; the image comes before the first question, the evidence before each answer.
 
     >>> to_record("1", "1.png", [Turn("is it blue?", "no")], "a red circle")["conversations"][1]["value"]
-    'a red circle, so no'
+    'a red circle, blue is absent, so no'
     """
     conversations = []
     for number, turn in enumerate(turns):
         mark = "<image>\n" if number == 0 else ""
         conversations.append({"from": "human", "value": mark + turn.question})
-        conversations.append({"from": "gpt", "value": f"{evidence}, so {turn.answer}" if evidence else turn.answer})
+        said = ", ".join(filter(None, (evidence, turn.finding, f"so {turn.answer}"))) if evidence else turn.answer
+        conversations.append({"from": "gpt", "value": said})
     return {"id": name, "image": image, "conversations": conversations}
+
+
+def to_records(
+    name: str, image: str, turns: list[Turn], evidence: str | None = None, max_questions: int | None = None
+) -> list[dict]:
+    """Makes the LLaVA records of an image: one with all its turns, or as many as hold at most `max_questions` each.
+
+    >>> [record["id"] for record in to_records("7", "7.png", [Turn("is it blue?", "no")] * 3, max_questions=2)]
+    ['7_00', '7_01']
+    """
+    if max_questions is None:
+        return [to_record(name, image, turns, evidence)] if turns else []
+    parts = [turns[start : start + max_questions] for start in range(0, len(turns), max_questions)]
+    return [to_record(f"{name}_{number:02d}", image, part, evidence) for number, part in enumerate(parts)]
 
 
 def to_questions(name: str, image: str, turns: list[Turn]) -> list[dict]:
@@ -147,21 +196,27 @@ def make_easy_vqa(
     num_test_images: int | None = None,
     num_validation_images: int = 0,
     with_evidence: bool = False,
+    max_questions_per_record: int | None = None,
+    balance_verdicts: bool = False,
 ) -> dict[str, Path]:
     """Writes images and, beside them, captions.json and train.json (LLaVA records) and test_questions.json.
 
-    A record of train.json is one dialogue: all questions about its image, in a drawn order. The same arguments give
-    the same bytes.
+    A record of train.json is one dialogue about one image, its questions in a drawn order. The same arguments give the
+    same bytes.
 
     Args:
         output_folder: where everything goes; made where it is missing.
-        seed: draws the order of the questions.
+        seed: draws the order of the questions, and which ones are left away.
         num_train_images: the first N training images; None takes all 4,000.
         num_test_images: the first N test images; None takes all 1,000.
         num_validation_images: the last N training images are not trained on; their questions go to
             validation_questions.json, to choose settings by.
-        with_evidence: each trained answer first says what is seen, "a red circle, so no", as far as the answers about
-            the image tell; images of which they do not are left out of train.json.
+        with_evidence: each trained answer first says what is seen, then whether what is asked for is: "a red circle,
+            blue is absent, so no". Images of which the answers do not tell it are left out of train.json.
+        max_questions_per_record: dialogues are cut into records of at most so many questions, 1 asks each alone; None
+            keeps all questions about an image together.
+        balance_verdicts: yes/no questions are left out of train.json until each wording is answered as often by yes
+            as by no.
 
     Returns:
         What was written: captions, train, test_questions and maybe validation_questions -> path.
@@ -175,6 +230,8 @@ def make_easy_vqa(
     num_kept = len(train) - _checked("num_validation_images", num_validation_images, 0, len(train) - 1)
     num_train = num_kept if num_train_images is None else _checked("num_train_images", num_train_images, 1, num_kept)
     num_test = len(test) if num_test_images is None else _checked("num_test_images", num_test_images, 1, len(test))
+    if max_questions_per_record is not None:
+        _checked("max_questions_per_record", max_questions_per_record, 1, None)
     try:
         (folder / "images").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -188,12 +245,18 @@ def make_easy_vqa(
 
     trained = list(with_images("train", train, range(num_train)))
     captions = [{"id": name, "image": image, "caption": caption(turns)} for name, image, turns in trained]
+    asked_about = [entry for entry in trained if caption(entry[2]) or not with_evidence]
+    dialogues = [rng.sample(turns, len(turns)) for _, _, turns in asked_about]
     files = {
         "captions": [record for record in captions if record["caption"]],
         "train": [
-            to_record(name, image, rng.sample(turns, len(turns)), caption(turns) if with_evidence else None)
-            for name, image, turns in trained
-            if caption(turns) or not with_evidence
+            record
+            for (name, image, turns), asked in zip(
+                asked_about, balanced(dialogues, rng) if balance_verdicts else dialogues, strict=True
+            )
+            for record in to_records(
+                name, image, asked, caption(turns) if with_evidence else None, max_questions_per_record
+            )
         ],
         "test_questions": _questions(with_images("test", test, range(num_test))),
     }
@@ -209,7 +272,7 @@ def _questions(images: Iterable[tuple[str, str, list[Turn]]]) -> list[dict]:
     return [entry for name, image, turns in images for entry in to_questions(name, image, turns)]
 
 
-def _checked(name: str, value: int, low: int, high: int) -> int:
-    if not low <= value <= high:
-        raise ConfigError(name, f"must be {low} to {high} (got {value}). Mend the number.")
+def _checked(name: str, value: int, low: int, high: int | None) -> int:
+    if value < low or (high is not None and value > high):
+        raise ConfigError(name, f"must be {low} {f'to {high}' if high else 'or more'} (got {value}). Mend the number.")
     return value

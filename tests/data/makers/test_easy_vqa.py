@@ -2,6 +2,7 @@
 
 import doctest
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import runpy
@@ -39,7 +40,7 @@ def turns_of(record):
 
 def test_the_examples_in_the_docstrings():
     results = doctest.testmod(easy_vqa)
-    assert (results.attempted, results.failed) == (3, 0)
+    assert (results.attempted, results.failed) == (6, 0)
 
 
 def test_every_training_question_is_asked_once_about_its_image(made):
@@ -132,6 +133,10 @@ def test_records_and_images_are_valid_and_the_same_seed_gives_the_same_bytes(tmp
         (["--train-images", "0"], "num_train_images: must be 1 to 4000 (got 0). Mend the number."),
         (["--test-images", "1001"], "num_test_images: must be 1 to 1000 (got 1001). Mend the number."),
         (["--validation-images", "4000"], "num_validation_images: must be 0 to 3999 (got 4000). Mend the number."),
+        (
+            ["--max-questions-per-record", "0"],
+            "max_questions_per_record: must be 1 or more (got 0). Mend the number.",
+        ),
     ],
 )
 def test_the_script_and_its_mistakes(desk, capsys, options, words):
@@ -147,20 +152,26 @@ def test_the_script_and_its_mistakes(desk, capsys, options, words):
 
 
 def test_without_the_package_one_line_says_how_to_get_it(desk, capsys, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "easy_vqa" else find(name, *rest)
-    )
+    def distribution(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
     (desk / "recipe.yaml").write_text("steps: [{name: data, verb: make-easy-vqa}]")
     assert main(["run", "recipe.yaml"]) == 2
     assert capsys.readouterr().err.endswith("mmtune: easy-vqa: the data set is missing. Run `pip install easy-vqa`.\n")
+
+
+def test_the_data_set_is_found_beside_a_script_of_the_same_name(monkeypatch):
+    """`python data_tools/easy_vqa.py` puts `data_tools` first among the places of modules."""
+    monkeypatch.syspath_prepend(ROOT / "data_tools")
+    assert (easy_vqa_folder() / "train" / "questions.json").is_file()
 
 
 RECIPE = """
 steps:
   - name: data
     verb: make-easy-vqa
-    config: {num_train_images: 6, num_test_images: 4}
+    config: {num_train_images: 6, num_test_images: 4, max_questions_per_record: 4, balance_verdicts: true}
   - {name: pretrain, verb: pretrain, config: pretrain.yaml, needs: [data]}
   - {name: finetune, verb: finetune, config: finetune.yaml, needs: [data, pretrain]}
   - name: compare
@@ -186,7 +197,8 @@ def test_a_small_run_goes_from_the_package_to_the_page(desk, config_file, capsys
 
     num_questions = sum(image < 4 for *_, image in source("test"))
     facts = read_json(desk / "runs/small/finetune/data.json")
-    assert (facts["num_samples"], facts["num_cut_samples"]) == (6, 0)
+    num_records = len(list(read_records(desk / "runs/small/data/train.json")))
+    assert (facts["num_samples"], facts["num_cut_samples"]) == (num_records, 0)
     report = read_json(desk / "runs/small/compare/report.json")
     totals = {(row["model"], row["condition"]): row["total"] for row in report["scores"] if row["group"] == "all"}
     asked = {("base", "none"): num_questions, ("finetune", "image"): num_questions}
@@ -209,6 +221,7 @@ def test_a_few_records_train_with_tiny_models(desk, tiny, config_file):
 
 
 def test_evidence_stands_before_each_answer_and_nowhere_in_the_test(tmp_path):
+    """What is seen, whether what is asked for is part of it, the answer: "a red circle, blue is absent, so no"."""
     plain = make_easy_vqa(tmp_path / "plain", num_train_images=40, num_test_images=3)
     reasoned = make_easy_vqa(tmp_path / "reasoned", num_train_images=40, num_test_images=3, with_evidence=True)
     captions = {record.value["id"]: record.value["caption"] for record in read_records(plain["captions"])}
@@ -216,7 +229,72 @@ def test_evidence_stands_before_each_answer_and_nowhere_in_the_test(tmp_path):
     records = [record.value for record in read_records(reasoned["train"])]
     assert {record["id"] for record in records} == captions.keys() <= answers.keys()
     for record in read_records(reasoned["train"]):
-        evidence = captions[record.value["id"]]
-        expected = Counter({(q, f"{evidence}, so {a}"): n for (q, a), n in answers[record.value["id"]].items()})
-        assert Counter(turns_of(record)) == expected
+        bare = Counter()
+        for question, reason in turns_of(record):
+            seen, *finding, verdict = reason.split(", ")
+            assert seen == captions[record.value["id"]]
+            answer = verdict.removeprefix("so ")
+            bare[question, answer] += 1
+            asked = {*COLOURS, *SHAPES}.intersection(question.rstrip("?").split())
+            if answer in ("yes", "no"):
+                (word,) = asked
+                assert finding == [f"{word} is {'present' if word in seen.split() else 'absent'}"]
+            else:
+                assert finding == []
+        assert bare == answers[record.value["id"]]
     assert plain["test_questions"].read_bytes() == reasoned["test_questions"].read_bytes()
+
+
+@pytest.mark.parametrize("max_questions", [1, 3, 100])
+def test_dialogues_cut_into_records_lose_nothing_and_each_record_has_its_image(made, tmp_path, max_questions):
+    paths = make_easy_vqa(tmp_path, max_questions_per_record=max_questions)
+    whole = [record.value for record in read_records(made["train"])]
+    parts = [record.value for record in read_records(paths["train"])]
+    assert len({part["id"] for part in parts}) == len(parts)
+    lengths = [len(part["conversations"]) // 2 for part in parts]
+    assert sum(lengths) == 38575
+    assert max(lengths) <= max_questions
+    assert len(parts) == sum(-(-len(record["conversations"]) // 2 // max_questions) for record in whole)
+    joined = {record["id"]: [] for record in whole}
+    for part in parts:
+        name = part["id"].rpartition("_")[0]
+        assert part["image"] == f"images/{name}.png"
+        assert [turn["value"].count("<image>") for turn in part["conversations"]] == [1] + [0] * (
+            len(part["conversations"]) - 1
+        )
+        joined[name] += part["conversations"]
+    for record in whole:
+        texts = [turn["value"].removeprefix("<image>\n") for turn in record["conversations"]]
+        assert [turn["value"].removeprefix("<image>\n") for turn in joined[record["id"]]] == texts
+    for name in ("captions", "test_questions"):
+        assert paths[name].read_bytes() == made[name].read_bytes()
+
+
+@pytest.mark.parametrize("with_evidence", [False, True])
+def test_balanced_verdicts_tell_nothing_by_their_wording(made, tmp_path, with_evidence):
+    """As many yes as no to each wording, as many as there are; all other questions stay, and no test question goes."""
+    paths = make_easy_vqa(tmp_path, balance_verdicts=True, with_evidence=with_evidence)
+    plain = make_easy_vqa(tmp_path / "plain", with_evidence=with_evidence)
+
+    def counts(path):
+        return Counter(
+            (question, answer.rpartition(" ")[2]) for r in read_records(path) for question, answer in turns_of(r)
+        )
+
+    before, after = counts(plain["train"]), counts(paths["train"])
+    wordings = {question for question, answer in before if answer in ("yes", "no")}
+    assert len(wordings) == 88
+    for wording in wordings:
+        fewer = min(before[wording, "yes"], before[wording, "no"])
+        assert after[wording, "yes"] == after[wording, "no"] == fewer > 0
+    others = {key: count for key, count in before.items() if key[0] not in wordings}
+    assert others == {key: count for key, count in after.items() if key[0] not in wordings}
+    assert paths["test_questions"].read_bytes() == made["test_questions"].read_bytes()
+
+
+def test_the_seed_draws_which_verdicts_stay(tmp_path):
+    options = {"num_train_images": 200, "num_test_images": 1, "balance_verdicts": True, "max_questions_per_record": 2}
+    texts = [
+        make_easy_vqa(tmp_path / str(n), seed=seed, **options)["train"].read_bytes() for n, seed in enumerate("001")
+    ]
+    assert texts[0] == texts[1] != texts[2]
