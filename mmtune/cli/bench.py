@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from mmtune.cli.arguments import at_least_0, at_least_1
+from mmtune.cli.data_source import add_verb_of_config, named_config
 
 
 def add(verbs: Any) -> None:
@@ -28,12 +29,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("--turns", type=at_least_1, metavar="N", help="questions of a sample (1, 5 or 2 by verb)")
     parser.add_argument("--question-tokens", type=at_least_1, metavar="N", help="mean length of a question")
     parser.add_argument("--answer-tokens", type=at_least_1, metavar="N", help="mean length of an answer")
-    parser.add_argument(
-        "--verb",
-        dest="verb_of_config",
-        choices=("pretrain", "finetune", "sft"),
-        help="whose defaults a config has (told by what it holds)",
-    )
+    add_verb_of_config(parser)
     parser.add_argument("--json", metavar="FILE", help="also write all figures to a file")
     parser.set_defaults(run=run)
 
@@ -45,13 +41,9 @@ def run(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from mmtune.config import fitting_verb, load_config
     from mmtune.errors import ConfigError
-    from mmtune.shipped import find_config
 
-    path = find_config(args.config)
-    verb = args.verb_of_config or fitting_verb(path, args.overrides)
-    config = load_config(path, args.overrides, verb)
+    config, verb = named_config(args.config, args.overrides, args.verb_of_config)
     target = Path(args.json) if args.json else None
     if target is not None and not target.parent.is_dir():
         raise ConfigError("--json", f"there is no folder {target.parent.resolve()}. Make it, or name another file.")

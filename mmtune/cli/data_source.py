@@ -23,14 +23,38 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         help=f"ids an image takes ({DEFAULT_IMAGE_TOKENS}; a config knows its own)",
     )
     parser.add_argument("--max-length", type=at_least_1, metavar="N", help="where samples are cut (2048)")
+    add_verb_of_config(parser)
+    parser.add_argument("--format", metavar="NAME", help="the format of a data file (detected record by record)")
+    parser.add_argument("--image-folder", metavar="DIR", help="what a data file's image paths start from (its folder)")
+
+
+def add_verb_of_config(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that says whose defaults a config has."""
     parser.add_argument(
         "--verb",
         dest="verb_of_config",
         choices=("pretrain", "finetune", "sft"),
         help="whose defaults a config has (told by what it holds)",
     )
-    parser.add_argument("--format", metavar="NAME", help="the format of a data file (detected record by record)")
-    parser.add_argument("--image-folder", metavar="DIR", help="what a data file's image paths start from (its folder)")
+
+
+def named_config(name: str, overrides: list[str], verb: str | None) -> tuple[Any, str]:
+    """Return the config of a file or a shipped name, and the verb whose defaults it has.
+
+    Args:
+        name: of the config.
+        overrides: `section.name=value` texts.
+        verb: None takes the one that fits what the config holds.
+
+    Raises:
+        ConfigError: there is no such config, or it is wrong.
+    """
+    from mmtune.config import fitting_verb, load_config
+    from mmtune.shipped import find_config
+
+    path = find_config(name)
+    verb = verb or fitting_verb(path, overrides)
+    return load_config(path, overrides, verb), verb
 
 
 def source_config(args: argparse.Namespace) -> Any:
@@ -41,10 +65,9 @@ def source_config(args: argparse.Namespace) -> Any:
     """
     from pathlib import Path
 
-    from mmtune.config import fitting_verb, load_config
     from mmtune.errors import ConfigError
     from mmtune.schema import Config, DataSource
-    from mmtune.shipped import find_config, shipped_configs
+    from mmtune.shipped import shipped_configs
 
     is_config = args.source.endswith((".yaml", ".yml")) or (
         args.source in shipped_configs() and not Path(args.source).is_file()
@@ -54,8 +77,7 @@ def source_config(args: argparse.Namespace) -> Any:
             if vars(args)[option] is not None:
                 message = f"a config names its own. Set data.train.0.{option}=VALUE instead."
                 raise ConfigError(f"command line: --{option.replace('_', '-')}", message)
-        path = find_config(args.source)
-        config = load_config(path, args.overrides, args.verb_of_config or fitting_verb(path, args.overrides))
+        config, _ = named_config(args.source, args.overrides, args.verb_of_config)
     elif args.overrides:
         message = "a data file has no keys to set. Name a config, or take --llm, --template and --max-length."
         raise ConfigError(f"command line: {args.overrides[0]}", message)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from peft.import_utils import is_bnb_4bit_available
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import nn
 from torch.nn import functional as F
@@ -93,30 +94,31 @@ def fuse_lora(model: nn.Module) -> int:
     Others stay PEFT's: variants such as DoRA, layers with a bias of their own in the adapter, quantizations other than
     4-bit, and any that are merged, disabled or sharded when they run.
     """
-    changed = 0
+    changed, frozen_kinds = 0, _frozen_kinds()
     for module in model.modules():
-        if _is_plain(module):
+        kind = frozen_kinds.get(type(module))
+        if kind is not None and type(module.base_layer) is kind and _is_plain(module):
             module.forward = partial(_forward, module, module.forward)
             changed += 1
     return changed
 
 
-def _is_plain(module: Any) -> bool:
-    """Whether a layer is LoRA as in the paper over a frozen dense or 4-bit layer."""
-    kinds: list[type] = [LoraLinear]
-    bases: list[type] = [nn.Linear]
-    if type(module).__name__ == "Linear4bit":
+def _frozen_kinds() -> dict[type, type]:
+    """PEFT's LoRA layers that are fused -> the frozen layer inside."""
+    kinds: dict[type, type] = {LoraLinear: nn.Linear}
+    if is_bnb_4bit_available():
         from bitsandbytes.nn import Linear4bit
         from peft.tuners.lora.bnb import Linear4bit as LoraLinear4bit
 
-        kinds.append(LoraLinear4bit)
-        bases.append(Linear4bit)
-    if type(module) not in kinds or type(module.base_layer) not in bases:
-        return False
-    is_alone = list(module.lora_A) == [ADAPTER] == list(module.active_adapters)
-    is_variant = bool(module.lora_variant) or module.lora_bias.get(ADAPTER, False)
-    is_transposed = type(module) is LoraLinear and module.fan_in_fan_out
-    return is_alone and not is_variant and not is_transposed and not module.base_layer.weight.requires_grad
+        kinds[LoraLinear4bit] = Linear4bit
+    return kinds
+
+
+def _is_plain(layer: Any) -> bool:
+    """Whether a LoRA layer is as in the paper: one adapter, no variant, over a frozen layer."""
+    is_alone = list(layer.lora_A) == [ADAPTER] == list(layer.active_adapters)
+    is_variant = bool(layer.lora_variant) or layer.lora_bias.get(ADAPTER, False)
+    return is_alone and not is_variant and not layer.fan_in_fan_out and not layer.base_layer.weight.requires_grad
 
 
 def _forward(module: Any, forward: Any, x: torch.Tensor, *given: Any, **named: Any) -> torch.Tensor:

@@ -29,15 +29,16 @@ def choose_collator(config: Config, model: VisionLanguageModel) -> Collator:
     if config.data.pack_to_max_length:
         require_isolation(model)
     if config.data.padding_free:
-        reason = _hindrance(model)
+        reason = _hindrance(model, config)
         if reason is None:
             return collate_joined
         log.info("batches are padded: %s", reason)
     return partial(collate, pad_token_id=model.config.pad_token_id or 0)
 
 
-def _hindrance(model: VisionLanguageModel) -> str | None:
+def _hindrance(model: VisionLanguageModel, config: Config) -> str | None:
     if not is_blockwise(model.base_llm):
         implementation = model.config._attn_implementation
         return f"{type(model.base_llm).__name__} with attention '{implementation}' takes no row of several samples"
-    return leak_between_samples(model)
+    # A model that trains on packs has been asked already.
+    return None if config.data.pack_to_max_length else leak_between_samples(model)

@@ -244,18 +244,20 @@ def make_easy_vqa(
             yield name, f"images/{name}.png", turns[number]
 
     trained = list(with_images("train", train, range(num_train)))
-    captions = [{"id": name, "image": image, "caption": caption(turns)} for name, image, turns in trained]
-    asked_about = [entry for entry in trained if caption(entry[2]) or not with_evidence]
+    captions = {name: caption(turns) for name, _, turns in trained}
+    asked_about = [entry for entry in trained if captions[entry[0]] or not with_evidence]
     dialogues = [rng.sample(turns, len(turns)) for _, _, turns in asked_about]
+    if balance_verdicts:
+        dialogues = balanced(dialogues, rng)
     files = {
-        "captions": [record for record in captions if record["caption"]],
+        "captions": [
+            {"id": name, "image": image, "caption": captions[name]} for name, image, _ in trained if captions[name]
+        ],
         "train": [
             record
-            for (name, image, turns), asked in zip(
-                asked_about, balanced(dialogues, rng) if balance_verdicts else dialogues, strict=True
-            )
+            for (name, image, _), turns in zip(asked_about, dialogues, strict=True)
             for record in to_records(
-                name, image, asked, caption(turns) if with_evidence else None, max_questions_per_record
+                name, image, turns, captions[name] if with_evidence else None, max_questions_per_record
             )
         ],
         "test_questions": _questions(with_images("test", test, range(num_test))),

@@ -162,7 +162,7 @@ def run_arguments(text: str | None) -> argparse.Namespace:
 
 def write_result(path: Path, tool: str, job: str, clock: StepClock, **facts: Any) -> None:
     """Write the figures of a run and print the main ones."""
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}  # `library_versions` is not in the peers' environments
     for name in LIBRARIES:
         try:
             versions[name] = metadata.version(name)
