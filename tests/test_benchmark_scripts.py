@@ -16,7 +16,4 @@ def test_the_script_for_a_gpu_runs_on_tiny_models(tmp_path):
     assert len(results) == 9
     assert not [name for name, result in results.items() if "error" in result]
     assert (tmp_path / "table.md").read_text().count("\n| finetune, ") == 7
-    assert (
-        "self_cpu_time_total" in (tmp_path / "profile.txt").read_text()
-        or "Self CPU" in (tmp_path / "profile.txt").read_text()
-    )
+    assert "Self CPU" in (tmp_path / "profile.txt").read_text()

@@ -64,10 +64,17 @@ def write_report(report: dict[str, Any], folder: Path) -> None:
 
 
 def print_report(report: dict[str, Any], console: Console) -> None:
-    """Print the scores as tables: a row a group, a column a model, the controls beside the last one."""
+    """Print the scores as tables: a row a group, a column a model, the controls beside the last one.
+
+    Intervals are left out of a table that is too wide for the terminal with them; `report.json` has them.
+    """
+    models = [model["name"] for model in report["models"]]
     for set_name in dict.fromkeys(row["set"] for row in report["scores"]):
         rows = [row for row in report["scores"] if row["set"] == set_name]
-        console.print(_score_table(set_name, rows, [model["name"] for model in report["models"]]))
+        table = _score_table(set_name, rows, models, has_intervals=True)
+        if console.measure(table).maximum > console.width:
+            table = _score_table(set_name, rows, models, has_intervals=False)
+        console.print(table)
         console.print()
     kept = report["retention"]
     if kept:
@@ -77,8 +84,9 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         )
 
 
-def _score_table(set_name: str, rows: list[dict[str, Any]], models: list[str]) -> Table:
-    table = Table(title=f"{set_name}: right answers (95 % interval)", title_justify="left", show_edge=False)
+def _score_table(set_name: str, rows: list[dict[str, Any]], models: list[str], *, has_intervals: bool) -> Table:
+    title = f"{set_name}: right answers" + (" (95 % interval)" if has_intervals else "")
+    table = Table(title=title, title_justify="left", show_edge=False)
     table.add_column("question")
     columns = [(model, OWN_CONDITIONS) for model in models] + [(models[-1], (control,)) for control in CONTROLS]
     columns = [column for column in columns if any(_in_column(row, column) for row in rows)]
@@ -86,7 +94,7 @@ def _score_table(set_name: str, rows: list[dict[str, Any]], models: list[str]) -
         table.add_column(model if conditions == OWN_CONDITIONS else f"{conditions[0]}", justify="right", no_wrap=True)
     for group in sorted(dict.fromkeys(row["group"] for row in rows), key=lambda name: name == ALL_GROUPS):
         cells = [[row for row in rows if row["group"] == group and _in_column(row, column)] for column in columns]
-        table.add_row(group, *map(_cell, cells), style="bold" if group == ALL_GROUPS else "")
+        table.add_row(group, *(_cell(found, has_intervals) for found in cells), style="bold" if group == ALL_GROUPS else "")
     return table
 
 
@@ -94,10 +102,12 @@ def _in_column(row: dict[str, Any], column: tuple[str, tuple[str, ...]]) -> bool
     return row["model"] == column[0] and row["condition"] in column[1]
 
 
-def _cell(rows: list[dict[str, Any]]) -> str:
+def _cell(rows: list[dict[str, Any]], has_interval: bool) -> str:
     if not rows:
         return ""
     correct, total = sum(row["correct"] for row in rows), sum(row["total"] for row in rows)
+    if not has_interval:
+        return f"{correct / total:.0%}"
     low, high = wilson_interval(correct, total)
     return f"{correct / total:.0%} ({low:.0%}-{high:.0%})"
 
