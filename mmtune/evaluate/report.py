@@ -14,6 +14,7 @@ from mmtune.run_folder import MANIFEST_FILE, library_versions, read_json, write_
 
 REPORT_FILE = "report.json"
 PAGE_FILE = "page.html"
+WIDE = 1000  # columns: more than any table takes
 OWN_CONDITIONS = ("image", "none")
 
 
@@ -72,7 +73,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     for set_name in dict.fromkeys(row["set"] for row in report["scores"]):
         rows = [row for row in report["scores"] if row["set"] == set_name]
         table = _score_table(set_name, rows, models, has_intervals=True)
-        if console.measure(table).maximum > console.width:
+        if console.measure(table, options=console.options.update(max_width=WIDE)).maximum > console.width:
             table = _score_table(set_name, rows, models, has_intervals=False)
         console.print(table)
         console.print()
@@ -94,7 +95,8 @@ def _score_table(set_name: str, rows: list[dict[str, Any]], models: list[str], *
         table.add_column(model if conditions == OWN_CONDITIONS else f"{conditions[0]}", justify="right", no_wrap=True)
     for group in sorted(dict.fromkeys(row["group"] for row in rows), key=lambda name: name == ALL_GROUPS):
         cells = [[row for row in rows if row["group"] == group and _in_column(row, column)] for column in columns]
-        table.add_row(group, *(_cell(found, has_intervals) for found in cells), style="bold" if group == ALL_GROUPS else "")
+        texts = [_cell(found, has_intervals) for found in cells]
+        table.add_row(group, *texts, style="bold" if group == ALL_GROUPS else "")
     return table
 
 
