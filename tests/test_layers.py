@@ -20,6 +20,7 @@ BUILT = FOUNDATION | {
     "config",
     "schema",
     "schema_stream",
+    "schema_tune",
     "progress",
 }
 
@@ -36,7 +37,8 @@ MAY_IMPORT = {
     "lookup": {"errors"},
     "python_config": {"errors"},
     "shipped": {"errors", "lookup"},
-    "schema": {"errors", "lookup"},
+    "schema": {"errors", "lookup", "schema_tune"},
+    "schema_tune": set(),
     "schema_stream": {"schema"},
     "other_words": set(),
     "config": {"errors", "lookup", "schema", "schema_stream", "other_words"},

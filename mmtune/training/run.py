@@ -22,6 +22,7 @@ from mmtune.build import (
 from mmtune.build_data import build_reader
 from mmtune.config import to_values
 from mmtune.errors import CheckpointError, ConfigError
+from mmtune.models.adapter_start import start_from_weights, starts_from_weights
 from mmtune.models.fused_lora import fuse_lora
 from mmtune.models.gated_mlp import recompute_gated_activations
 from mmtune.models.language import choose_dtype
@@ -81,15 +82,19 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
     log.info("%s on %s, built in %.1f s", _trained_parts(parts), device.type, time.monotonic() - started)
     collator = choose_collator(config, parts.model)
     _quicken(config, parts)
-    if config.model.init_from is not None:
+    loaded: list[str] = []
+    if config.model.init_from is not None and checkpoint is None:
         loaded = load_initial_weights(config.model, parts)
         log.info("loaded %s from %s", " and ".join(loaded), config.model.init_from)
     if config.data.cache_vision_features:
         assert data.samples is not None, "the config refuses a stream"
         with Bars() as bars:
             cache_vision_features(config.model, parts, data.samples, bars)
-    if checkpoint is None and (config.model.init_from is None or "projector" not in loaded):
-        calibrate_projector(config.model, parts, data.samples)
+    if checkpoint is None:
+        if "adapter" not in loaded and starts_from_weights(parts.model.llm):
+            parts.model.adapter_start = start_from_weights(parts.model.llm)
+        if "projector" not in loaded:
+            calibrate_projector(config.model, parts, data.samples)
 
     models = base_models(config.model)
 

@@ -35,6 +35,20 @@ def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
     scheduler.load_state_dict(facts["scheduler"])
 
 
+def save_values(folder: Path, name: str, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+    """Write tensors and plain values to `state/NAME.safetensors` and `state/NAME.json`."""
+    folder = folder / STATE_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / f"{name}.safetensors", tensors)
+    write_json(folder / f"{name}.json", facts)
+
+
+def load_values(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read what `save_values` wrote."""
+    folder = folder / STATE_FOLDER
+    return read_tensors(folder / f"{name}.safetensors"), read_json(folder / f"{name}.json")
+
+
 def _without_tensors(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     """Return nested dicts with each tensor replaced by `{"tensor": its name}`; the tensors go to `tensors`.
 
