@@ -13,6 +13,7 @@ from mmtune.export.chat_format import plain_tokenizer
 from mmtune.export.merged import chat_ids, write_llama
 from mmtune.export.parity import Parity, Probe, compare_text
 from mmtune.export.source import Source
+from mmtune.models.adapter_start import without_start
 from mmtune.models.hub import is_hub_name
 from mmtune.models.internlm2 import MODEL_TYPE
 from mmtune.models.json_files import read_json
@@ -53,8 +54,12 @@ def write(source: Source, folder: Path) -> None:
     """Write weights, config, tokenizer and a README; for InternLM2 also the base in the layout that PEFT can load."""
     base = _base_for_peft(source, folder)
     config = read_json(source.folder / ADAPTER_FOLDER / CONFIG_FILE)
+    weights = read_tensors(source.folder / ADAPTER_FOLDER / WEIGHTS_FILE)
+    if source.parts.model.adapter_start is not None:
+        weights, changes = without_start(source.parts.model.llm, source.parts.model.adapter_start)
+        config |= changes
     write_json(folder / CONFIG_FILE, config | {"base_model_name_or_path": base, "inference_mode": True})
-    write_tensors(folder / WEIGHTS_FILE, read_tensors(source.folder / ADAPTER_FOLDER / WEIGHTS_FILE))
+    write_tensors(folder / WEIGHTS_FILE, weights)
     plain_tokenizer(source.parts).save_pretrained(folder)
     (folder / "README.md").write_text(_readme(source, base), encoding="utf-8")
 

@@ -12,7 +12,7 @@ from mmtune.errors import CheckpointError, ConfigError
 from mmtune.export import adapter, gguf, hf_llava, merged, xtuner
 from mmtune.export.output import add_facts, folder_size, prepare_output, use_default_modes
 from mmtune.export.parity import Parity, Probe, logits_of_parts, make_probes
-from mmtune.export.source import BASES, Source, open_run, unquantized_parts
+from mmtune.export.source import BASES, Source, open_run, require_mergeable, unquantized_parts
 from mmtune.lookup import lookup
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,8 @@ def export_run(
     if layout != "llama" and format_name != "merged":
         raise ConfigError("--layout", f"{layout} is a layout of --format merged, not of {format_name}. Leave it out.")
     source = open_run(run, llm=llm, vision=vision, dtype=dtype, base=base, layout=layout)
+    if format_name != "adapter":
+        require_mergeable(source, format_name)
     chosen.check(source)
     facts = {"format": format_name, "run": str(run), "dtype": str(source.dtype).removeprefix("torch.")}
     prepare_output(output, facts, overwrite=overwrite)

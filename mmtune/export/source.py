@@ -12,7 +12,9 @@ from transformers import CLIPVisionModel, PreTrainedModel
 
 from mmtune.build import Parts, build_parts, choose_device, load_run
 from mmtune.errors import CheckpointError
+from mmtune.models.houlsby import has_houlsby
 from mmtune.models.language import DTYPES, llm_folder
+from mmtune.models.prompts import has_prompts
 from mmtune.models.vision_towers import ClipEncoder
 from mmtune.models.weights import load_weights
 from mmtune.run_folder import read_config
@@ -113,6 +115,21 @@ def merged_llm(parts: Parts, dtype: torch.dtype) -> PreTrainedModel:
     parts.model.llm = llm.to(dtype)
     parts.model.llm.config.dtype = dtype
     return llm
+
+
+def require_mergeable(source: Source, target: str) -> None:
+    """Refuse runs whose adapter is more than a change of weights.
+
+    Raises:
+        CheckpointError: virtual tokens or bottleneck adapters, which `target` has no place for.
+    """
+    llm: Any = source.parts.model.llm
+    if has_prompts(llm) or has_houlsby(llm):
+        adapter = source.config.model.adapter or {}
+        kind, mend = adapter.get("kind"), "mmtune chat and compare ask this run"
+        mend = "Take --format adapter." if has_prompts(llm) else f"{mend}; for exports train lora."
+        message = f"was tuned by {kind}, which cannot be merged into weights, and {target} holds weights alone."
+        raise CheckpointError(source.folder, f"{message} {mend}")
 
 
 def require_vision(source: Source, target: str) -> ClipEncoder:

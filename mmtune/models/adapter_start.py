@@ -52,6 +52,23 @@ def take_out(llm: nn.Module, factors: dict[str, torch.Tensor]) -> None:
         weight.copy_((weight.float() - layer.scaling[ADAPTER] * b @ a).to(weight.dtype))
 
 
+def without_start(llm: Any, factors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return an adapter as plain LoRA over untouched weights: twice the rank, for what was learnt less the start.
+
+    s B A - s B0 A0 = s [B, -B0] [A; A0], so any loader of LoRA has the run, exactly.
+
+    Returns:
+        The tensors by PEFT's names in files, and what changes in its config.
+    """
+    tensors, rank, alpha = {}, 0, 0.0
+    for name, layer in _layers(llm):
+        a, b = layer.lora_A[ADAPTER].weight.detach().cpu(), layer.lora_B[ADAPTER].weight.detach().cpu()
+        tensors[f"{name}.lora_A.weight"] = torch.cat([a, factors[f"{name}.A"]])
+        tensors[f"{name}.lora_B.weight"] = torch.cat([b, -factors[f"{name}.B"]], dim=1)
+        rank, alpha = 2 * len(a), layer.scaling[ADAPTER] * 2 * len(a)
+    return tensors, {"init_lora_weights": True, "r": rank, "lora_alpha": alpha, "use_rslora": False}
+
+
 def _layers(llm: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in llm.named_modules():
         if isinstance(module, LoraLayer):
