@@ -73,7 +73,8 @@ def insert_adapters(llm: nn.Module, config: HoulsbyConfig, place: str) -> None:
                 missing.discard(name)
                 is_any = True
     if missing or not is_any:
-        names = {path.rpartition(".")[2] for block in blocks_of(llm) for path, _ in block.named_modules()} - {""}
+        layers = [pair for block in blocks_of(llm) for pair in block.named_modules() if isinstance(pair[1], nn.Linear)]
+        names = {path.rpartition(".")[2] for path, _ in layers}
         message = f"no layer is called {', '.join(sorted(missing or wanted))}. There are: {', '.join(sorted(names))}."
         raise ConfigError(f"{place}.target_modules", message)
 

@@ -51,7 +51,10 @@ def ready(config_file, data_file, record):
         ("train.gradient_checkpointing=maybe", "'train.gradient_checkpointing' must be true or false (got \"maybe\")."),
         ("train.output_dir=null", "'train.output_dir' must be a text (got null)."),
         ("train.save_total_limit=x", "'train.save_total_limit' must be a whole number or null (got \"x\")."),
-        ("model.llm.tune=frozn", "'model.llm.tune' must be frozen or adapter or full (got \"frozn\")."),
+        (
+            "model.llm.tune=frozn",
+            "'model.llm.tune' must be frozen, adapter, full, {top_layers: N} or a list of parameter names (got frozn).",
+        ),
         ("model.llm=tiny", "'model.llm' must be a section with keys such as name_or_path, chat_template"),
         ("model=null", "'model' must be a section with keys such as llm, vision"),
         ("data.train=x.json", "'data.train' must be a list, each entry a section with keys such as path"),
@@ -341,31 +344,77 @@ def test_a_wrong_part(mistake, ready, override, words):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["model.adapter.rank=8"], "model.adapter.rank: PEFT's lora has no such key."),
-        (
-            ["model.adapter.lora_alfa=8"],
-            "model.adapter.lora_alfa: PEFT's lora has no such key. Did you mean 'lora_alpha'?",
-        ),
+        (["model.adapter.rank=8"], "model.adapter.rank: lora has no such key."),
+        (["model.adapter.lora_alfa=8"], "model.adapter.lora_alfa: lora has no such key. Did you mean 'lora_alpha'?"),
         (["model.adapter={kind: lorra}"], "model.adapter.kind: unknown name 'lorra'. Did you mean 'lora'?"),
-        (
-            ["model.adapter.target_modules=[wqkv]"],
-            "model.adapter: Target modules {'wqkv'} not found in the base model.",
-        ),
         (["model.adapter.r=0"], "model.adapter: "),
         (
-            ["model.adapter={kind: prompt_tuning, num_virtual_tokens: 4}"],
-            "model.adapter.kind: 'prompt_tuning' puts virtual tokens",
+            ["model.adapter.target_modules=[wqkv]"],
+            "target_modules: no module is called 'wqkv'. Linear layers: down_proj",
         ),
+        (["model.adapter.target_modules=[q_proj, v_prj]"], "no module is called 'v_prj'. Nearest: v_proj"),
+        (
+            ["model.adapter.r=33"],
+            "33 is larger than a matrix's rank can be: 'model.layers.0.self_attn.q_proj' is 32 x 32.",
+        ),
+        (["model.adapter.target_modules=[embed_tokens]"], "'model.embed_tokens' is an embedding, and images reach"),
+        (
+            ["model.adapter={kind: dora, use_dora: false}"],
+            "model.adapter.use_dora: kind: dora is use_dora: True (got False).",
+        ),
+        (["model.adapter={kind: lora, init_lora_weights: eva}"], "'eva' needs weights or data that a run folder"),
+        (
+            ["model.adapter={kind: poly}"],
+            "'poly' cannot be used here: it needs task ids, which image data has not. Take",
+        ),
+        (
+            ["model.adapter={kind: bitfit}"],
+            "LlamaForCausalLM has no bias parameters, so BitFit has nothing to train. Take",
+        ),
+        (["model.adapter={kind: houlsby, target_modules: [fc9]}"], "no layer is called fc9. There are: down_proj"),
+        (
+            ["model.adapter={kind: houlsby, width: 4}"],
+            "model.adapter.width: houlsby has no such key. Known: bottleneck",
+        ),
+        (["model.adapter={kind: adalora, tinit: 5, tfinal: 9}"], "tinit 5 + tfinal 9 leave none of 1 steps"),
+        *(
+            ([f"model.adapter={{kind: {kind}}}", f"model.llm.quantization={quantization}"], words)
+            for kind, quantization, words in (
+                ("pissa", "nf4", "'pissa' starts from dense weights, these are nf4. Take qlora"),
+                ("olora", "nf4", "'olora' starts from dense weights, these are nf4. Take qlora"),
+                ("loha", "nf4", "'loha' cannot be put over nf4 weights. Take qlora."),
+                ("lokr", "nf4", "'lokr' cannot be put over nf4 weights. Take qlora."),
+            )
+        ),
+        (
+            ["model.adapter={kind: prefix_tuning}", "train.gradient_checkpointing=true"],
+            "'train.gradient_checkpointing' does not go with prefix_tuning: blocks that are computed again",
+        ),
+        (
+            ["model.adapter={kind: p_tuning_v2}", "data.pack_to_max_length=true"],
+            "'data.pack_to_max_length' does not go with p_tuning_v2: its keys and values stand in front of a row",
+        ),
+        (["model.adapter=null", "model.llm.tune={top_layers: 9}"], "top_layers: 9, but this model has 2 blocks. Set"),
+        (
+            ["model.adapter=null", "model.llm.tune=['model.layer.0.*']"],
+            "no parameter is called 'model.layer.0.*'. Nearest: ",
+        ),
+        (
+            ["model.adapter=null", "model.llm.tune={layers: 2}"],
+            "has no key 'layers'. It takes top_layers, unfreeze_every",
+        ),
+        (["model.adapter=null", "model.llm.tune=[]"], "'model.llm.tune' as a list holds names of parameters (got [])."),
     ],
 )
-def test_a_wrong_adapter(mistake, ready, overrides, words):
-    assert words in mistake("finetune", ready, "model.init_from=runs/none", *overrides)
+def test_a_wrong_way_of_tuning(mistake, ready, pretrained_run, overrides, words):
+    message = mistake("finetune", ready, f"model.init_from={pretrained_run}", "train.output_dir=tuned", *overrides)
+    assert words in message
 
 
-def test_modules_that_do_not_exist_are_answered_with_those_that_do(mistake, ready):
-    message = mistake("finetune", ready, "model.init_from=x", "model.adapter.target_modules=[wqkv]")
-    assert "Linear layers of this model: " in message
-    assert "q_proj" in message
+@pytest.fixture
+def pretrained_run(ready):
+    assert main(["pretrain", ready, "train.output_dir=first"]) == 0
+    return "first"
 
 
 # The folders
@@ -403,7 +452,7 @@ def test_a_checkpoint_that_is_none(mistake, ready):
 def test_a_projector_of_another_size(mistake, ready, tiny):
     assert main(["pretrain", ready]) == 0
     wide = f"model.llm.name_or_path={tiny.wide_llm}"
-    message = mistake("finetune", ready, "model.init_from=run", "train.output_dir=wide", wide)
+    message = mistake("finetune", ready, "model.init_from=run", "train.output_dir=wide", wide, "model.adapter.r=4")
     assert message == (
         "run: its projector maps 16 -> 32, this model needs 16 -> 48. It was trained for another vision encoder or LLM."
     )
@@ -418,7 +467,7 @@ def test_a_projector_of_another_size(mistake, ready, tiny):
 
 
 def test_a_run_to_start_from_that_is_none(mistake, ready, desk):
-    message = mistake("finetune", ready, "model.init_from=nope")
+    message = mistake("finetune", ready, "model.init_from=nope", "model.adapter.r=4")
     assert message == f"nope: no such folder (resolved to {desk / 'nope'}). Name a run folder."
 
 
