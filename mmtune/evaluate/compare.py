@@ -151,7 +151,10 @@ def describe_model(name: str) -> dict[str, str]:
     trained = [
         part for part in ("vision", "projector") if getattr(config, part) and getattr(config, part).tune != "frozen"
     ]
-    trained += [config.adapter["kind"]] if config.adapter else (["llm"] if config.llm.tune == "full" else [])
+    if config.adapter:
+        trained.append(config.adapter.get("kind", "lora"))
+    elif config.llm.tune != "frozen":
+        trained.append("llm" if config.llm.tune == "full" else f"llm {config.llm.tune}")
     return {
         "name": Path(name).name,
         "label": Path(name).name,

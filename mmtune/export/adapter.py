@@ -18,6 +18,7 @@ from mmtune.models.hub import is_hub_name
 from mmtune.models.internlm2 import MODEL_TYPE
 from mmtune.models.json_files import read_json
 from mmtune.models.language import keep_4bit_weights, load_llm
+from mmtune.models.methods import kind_of
 from mmtune.models.weights import ADAPTER_FOLDER, read_tensors, write_tensors
 from mmtune.run_folder import write_json
 
@@ -45,7 +46,9 @@ def require_adapter(source: Source) -> PeftModel:
     """
     llm = source.parts.model.llm
     if not isinstance(llm, PeftModel):
-        message = f"holds no adapter (model.llm.tune: {source.config.model.llm.tune}). Take --format merged."
+        kind = kind_of(source.config.model.adapter)
+        held = f"kind: {kind} trains the model itself" if kind else f"model.llm.tune: {source.config.model.llm.tune}"
+        message = f"holds no adapter of PEFT ({held}). Take --format merged."
         raise CheckpointError(source.folder, message)
     return llm
 

@@ -47,6 +47,9 @@ def check(source: Source) -> None:
         wrong = ", ".join(f"{key}: {value}" for key, value in got.items() if PLAIN_LORA.get(key, "LORA") != value)
         message = f"its adapter is no plain LoRA ({wrong}), and XTuner's layout holds that alone."
         raise CheckpointError(source.folder, f"{message} Take --format adapter or merged.")
+    if source.parts.model.adapter_start is not None:
+        message = "its adapter started from the weights, which XTuner's layout does not keep."
+        raise CheckpointError(source.folder, f"{message} Take --format adapter or merged.")
     loras = loras_of(adapter.require_adapter(source))
     num_blocks = source.parts.model.config.num_hidden_layers
     kinds = [name.rsplit(".", 1)[-1] for name in loras if ".layers." in name]
@@ -63,7 +66,7 @@ def write(source: Source, folder: Path) -> None:
     _write_projector(source, folder / "projector")
     if model.adapter is not None:
         _write_adapter(source, folder / "llm_adapter")
-    elif model.llm.tune == "full":
+    elif model.llm.tune != "frozen":
         source.layout = "internlm2" if is_internlm2(source) else "llama"
         (folder / "llm").mkdir()
         merged.write(source, folder / "llm")

@@ -52,6 +52,6 @@ def test_a_4_bit_run_answers_on_its_4_bit_base(make_run, export):
 
 def test_refusals(make_run, refused):
     message = refused(make_run("bytes", "pretrain"), "adapter")
-    assert message.endswith("holds no adapter (model.llm.tune: frozen). Take --format merged.")
+    assert message.endswith("holds no adapter of PEFT (model.llm.tune: frozen). Take --format merged.")
     message = refused(make_run("bytes"), "adapter", "--dtype", "bfloat16")
     assert message == "--dtype: an adapter keeps the dtype that it was trained in. Leave it out."

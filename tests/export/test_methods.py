@@ -56,4 +56,9 @@ def test_virtual_tokens_go_as_an_adapter_alone(name, make_run, export, refused):
 def test_bottleneck_adapters_do_not_export(make_run, refused):
     run = make_run("bytes", name="method-houlsby", adapter={"kind": "houlsby", "bottleneck_size": 8})
     assert "was tuned by houlsby, which cannot be merged into weights" in refused(run, "gguf")
-    assert "holds no adapter" in refused(run, "adapter")
+    assert "holds no adapter of PEFT (kind: houlsby trains the model itself)" in refused(run, "adapter")
+
+
+def test_xtuners_layout_does_not_take_what_started_from_the_weights(make_run, refused):
+    run = make_run("bytes", name="method-pissa", adapter=ADAPTERS["pissa"])
+    assert "its adapter started from the weights" in refused(run, "xtuner")
