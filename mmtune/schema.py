@@ -21,8 +21,8 @@ class LLMConfig:
     name_or_path: str = MISSING  # a transformers folder, a .gguf file, a hub name or an embedded model
     chat_template: str = MISSING  # a key of mmtune.data.template.TEMPLATES, or tokenizer: the tokenizer's own
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 where a GPU has it, else float32
-    quantization: Literal["nf4"] | None = None  # 4-bit base weights (QLoRA)
-    double_quantization: bool = True  # quantize the constants of the quantization too
+    quantization: Literal["nf4", "int8"] | None = None  # 4-bit (QLoRA) or 8-bit (LLM.int8) base weights
+    double_quantization: bool = True  # nf4: quantize the constants of the quantization too
     attn_implementation: str = "auto"  # auto: by sample in training; or transformers' eager, sdpa, flash_attention_2
     tune: Tune = "frozen"
     learning_rate: float | None = None  # None: train.learning_rate

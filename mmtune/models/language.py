@@ -14,6 +14,7 @@ from mmtune.models.hub import hub_folder, is_hub_name
 from mmtune.models.internlm2 import MODEL_TYPE as INTERNLM2
 from mmtune.models.internlm2 import load_internlm2
 from mmtune.models.json_files import read_json
+from mmtune.models.quantized import keep_4bit_weights, quantization_config
 
 PLACE = "model.llm.name_or_path"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -109,7 +110,7 @@ def load_llm(
         name_or_path: see `llm_folder`.
         dtype: of the weights, or of the computation where they are quantized.
         device: where to put it.
-        quantization: `nf4` for 4-bit NormalFloat (QLoRA, Dettmers et al. 2023, arXiv:2305.14314), or None.
+        quantization: `nf4` or `int8`, see `mmtune.models.quantized`, or None.
         double_quantization: quantize the quantization constants too, which saves 0.4 bit a weight.
         hub: where a hub name is looked up.
         attn_implementation: a name that transformers knows; `auto` leaves its choice.
@@ -119,7 +120,7 @@ def load_llm(
         ConfigError: transformers has no such attention, or not for this model.
     """
     folder = llm_folder(name_or_path, hub)
-    quantizing = None if quantization is None else _quantization_config(quantization, dtype, double_quantization)
+    quantizing = None if quantization is None else quantization_config(quantization, dtype, double_quantization)
     if _model_type(folder) == INTERNLM2:
         llm: Any = load_internlm2(folder, dtype=dtype, device=device, quantization_config=quantizing)
     else:
@@ -151,33 +152,6 @@ def _set_attention(llm: PreTrainedModel, name: str) -> None:
         raise ConfigError(place, f"{str(error).splitlines()[0][:200].rstrip('.')}. Take auto.") from None
     if llm.config._attn_implementation != name:
         raise ConfigError(place, f"{type(llm).__name__} cannot change its attention to '{name}'. Take auto.")
-
-
-def keep_4bit_weights(llm: PreTrainedModel) -> None:
-    """Keep bitsandbytes from repacking weights for CPUs with AVX512-BF16 when a model first answers.
-
-    It rounds the constants of the quantization to bfloat16, for good: the model that is trained on after an answer, or
-    saved, would be another one. Layers whose width is no multiple of 64 it cannot repack at all.
-    """
-    from bitsandbytes.nn import Linear4bit
-
-    for module in llm.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
-
-
-def _quantization_config(name: str, dtype: torch.dtype, double_quantization: bool) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError("model.llm.quantization", f"{name} needs bitsandbytes. Run: pip install 'mmtune[qlora]'")
-    assert name == "nf4", name
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_use_double_quant=double_quantization,
-    )
 
 
 def _model_type(folder: Path) -> str:
