@@ -21,7 +21,8 @@ from mmtune.data.template import ChatTemplate
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.hashing import sampled_hash, value_hash
 from mmtune.models.adapters import attach_adapter, attach_vision_adapter
-from mmtune.models.language import choose_dtype, llm_folder, load_llm
+from mmtune.models.language import llm_folder, load_llm
+from mmtune.models.precision import choose_dtype, compute_dtype, computing_in
 from mmtune.models.projector import Projector
 from mmtune.models.vision import load_vision, vision_path
 from mmtune.models.vlm import VisionLanguageModel
@@ -147,7 +148,9 @@ def _features(parts: Parts, dataset: SampleDataset, index: int) -> torch.Tensor:
     if dataset.features is not None:
         return dataset.image_features(index).to(parts.model.device)
     assert parts.model.vision is not None
-    return parts.model.vision(dataset.pixel_values(index).to(parts.model.device))
+    device = parts.model.device
+    with computing_in(compute_dtype(parts.model.base_llm), device):  # trained layers are kept in another dtype
+        return parts.model.vision(dataset.pixel_values(index).to(device))
 
 
 def cache_vision_features(

@@ -20,7 +20,7 @@ class LLMConfig:
 
     name_or_path: str = MISSING  # a transformers folder, a .gguf file, a hub name or an embedded model
     chat_template: str = MISSING  # a key of mmtune.data.template.TEMPLATES, or tokenizer: the tokenizer's own
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 where a GPU has it, else float32
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # see docs/precision.md
     quantization: Literal["nf4", "int8"] | None = None  # 4-bit (QLoRA) or 8-bit (LLM.int8) base weights
     double_quantization: bool = True  # nf4: quantize the constants of the quantization too
     attn_implementation: str = "auto"  # auto: by sample in training; or transformers' eager, sdpa, flash_attention_2
@@ -122,6 +122,7 @@ class TrainConfig:
     adam_beta2: float = 0.999
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    pure_bf16: bool = False  # keep trained weights in bfloat16 too; false: in float32, see docs/precision.md
     gradient_checkpointing: bool = False
     gradient_checkpointing_fraction: float = 1.0  # share of the blocks that are computed again, from the first
     fused_lora: bool = True  # LoRA and its frozen layer in one step

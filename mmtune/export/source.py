@@ -12,7 +12,8 @@ from transformers import CLIPVisionModel, PreTrainedModel
 
 from mmtune.build import Parts, build_parts, choose_device, load_run
 from mmtune.errors import CheckpointError
-from mmtune.models.language import DTYPES, llm_folder
+from mmtune.models.language import llm_folder
+from mmtune.models.precision import DTYPES
 from mmtune.models.quantized import BITS, dequantized_weights
 from mmtune.models.vision_towers import ClipEncoder
 from mmtune.models.weights import load_weights

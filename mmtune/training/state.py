@@ -35,6 +35,17 @@ def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
     scheduler.load_state_dict(facts["scheduler"])
 
 
+def save_scaler(folder: Path, scaler: Any) -> None:
+    """Write the state of a GradScaler, numbers alone, to `state/scaler.json`."""
+    (folder / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
+    write_json(folder / STATE_FOLDER / "scaler.json", scaler.state_dict())
+
+
+def load_scaler(folder: Path, scaler: Any) -> None:
+    """Read what `save_scaler` wrote."""
+    scaler.load_state_dict(read_json(folder / STATE_FOLDER / "scaler.json"))
+
+
 def _without_tensors(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     """Return nested dicts with each tensor replaced by `{"tensor": its name}`; the tensors go to `tensors`.
 

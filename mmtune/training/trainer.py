@@ -14,7 +14,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.stream import StreamDataset
-from mmtune.models.language import choose_dtype
+from mmtune.models.precision import choose_dtype
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import load_weights
 from mmtune.run_folder import write_manifest
@@ -22,7 +22,14 @@ from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
 from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter
 from mmtune.training.rows import Collator
-from mmtune.training.state import load_optimizer, load_random_state, save_optimizer, save_random_state
+from mmtune.training.state import (
+    load_optimizer,
+    load_random_state,
+    load_scaler,
+    save_optimizer,
+    save_random_state,
+    save_scaler,
+)
 from mmtune.training.steps import batch_sampler
 from mmtune.training.stream import stream_loader
 
@@ -146,6 +153,14 @@ class RunTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
+
+    def _save_scaler(self, output_dir: str) -> None:
+        if self.accelerator.scaler is not None:
+            save_scaler(Path(output_dir), self.accelerator.scaler)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and self.accelerator.scaler is not None:
+            load_scaler(Path(checkpoint), self.accelerator.scaler)
 
     def _save_rng_state(self, output_dir: str) -> None:
         save_random_state(Path(output_dir))
