@@ -122,6 +122,8 @@ class TrainConfig:
     adam_beta2: float = 0.999
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    neftune_noise_alpha: float | None = None  # noise on text embeddings while training (NEFTune), such as 5
+    label_smoothing_factor: float = 0.0  # share of the target that is spread evenly over the vocabulary
     pure_bf16: bool = False  # keep trained weights in bfloat16 too; false: in float32, see docs/precision.md
     gradient_checkpointing: bool = False
     gradient_checkpointing_fraction: float = 1.0  # share of the blocks that are computed again, from the first

@@ -12,6 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from mmtune.conversation import IMAGE_TOKEN_ID
 from mmtune.models.attention import row_options
 from mmtune.models.loss import answer_loss
+from mmtune.models.neftune import add_noise
 from mmtune.models.precision import to_autocast
 from mmtune.models.projector import Projector
 from mmtune.models.vision_encoder import VisionEncoder
@@ -29,6 +30,8 @@ class VisionLanguageModel(nn.Module):
 
     Attributes:
         checkpointed_share: of the language model's blocks, where gradient checkpointing is on.
+        neftune_noise_alpha: of the noise on text embeddings while training; 0: none. See `mmtune.models.neftune`.
+        label_smoothing_factor: of the loss while training; see `answer_loss`.
     """
 
     accepts_loss_kwargs = True  # the Trainer passes the supervised tokens of the whole step
@@ -38,6 +41,7 @@ class VisionLanguageModel(nn.Module):
         assert (vision is None) == (projector is None)
         self.llm, self.vision, self.projector = llm, vision, projector
         self.checkpointed_share = 1.0
+        self.neftune_noise_alpha = self.label_smoothing_factor = 0.0
 
     @property
     def base_llm(self) -> PreTrainedModel:
@@ -110,11 +114,15 @@ class VisionLanguageModel(nn.Module):
         if image_features is not None:
             image_embeds = self.project(image_features)
         embeds = self.embed(input_ids, image_embeds)
+        if self.training and self.neftune_noise_alpha:
+            is_text = input_ids != IMAGE_TOKEN_ID
+            embeds = add_noise(embeds, is_text, self.neftune_noise_alpha, position_ids, sample_lengths)
         if image_embeds is None and self.projector is not None and self.training:
             embeds = embeds + self._image_gradients().to(embeds.dtype)
         hidden = self.hidden_states(embeds, position_ids, sample_lengths)
         head = self.base_llm.get_output_embeddings()
-        return {"loss": answer_loss(hidden, labels, head, num_items_in_batch)}
+        smoothing = self.label_smoothing_factor if self.training else 0.0
+        return {"loss": answer_loss(hidden, labels, head, num_items_in_batch, label_smoothing_factor=smoothing)}
 
     def hidden_states(
         self,

@@ -58,6 +58,8 @@ class RunTrainer(Trainer):
         callbacks: list[TrainerCallback],
     ):
         self.run_config, self.write_run, self.vlm, self.rows, self.meter = config, write_run, model, dataset, meter
+        model.neftune_noise_alpha = config.train.neftune_noise_alpha or 0.0
+        model.label_smoothing_factor = config.train.label_smoothing_factor
         model.checkpointed_share = config.train.gradient_checkpointing_fraction
         super().__init__(
             model=model,
