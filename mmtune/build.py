@@ -140,7 +140,9 @@ def calibrate_projector(config: ModelConfig, parts: Parts, dataset: SampleDatase
         num_words = fit_to_words(projector, features, words, embeddings, settings.warm_start_epochs)
         log.info("projector started near %d words of %d captions", num_words, len(chosen))
     if settings.initial_scale:
-        projector.fit_output_scale(features, settings.initial_scale * float(embeddings.float().pow(2).mean().sqrt()))
+        projector.fit_output_scale(
+            features, settings.initial_scale * float(embeddings.detach().float().pow(2).mean().sqrt())
+        )
 
 
 @torch.no_grad()

@@ -116,8 +116,11 @@ class TrainConfig:
     max_steps: int = -1  # > 0: overrides num_train_epochs
     learning_rate: float = 2e-4
     lr_scheduler_type: str = "cosine"
+    lr_scheduler_kwargs: dict[str, Any] | None = None  # keys of the schedule, such as {min_lr_rate: 0.1}
     warmup_ratio: float = 0.03
     optim: str = "adamw_torch_fused"
+    optim_args: dict[str, Any] | None = None  # keys of the optimizer itself, such as {rank: 128} of GaLore
+    optim_target_modules: list[str] | None = None  # layers of GaLore and APOLLO by parts of names, or [all-linear]
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
     weight_decay: float = 0.0

@@ -1,13 +1,14 @@
 """From our `train:` section to Hugging Face's TrainingArguments, in this file alone."""
 
 import torch
-from transformers import SchedulerType, TrainingArguments
-from transformers.training_args import OptimizerNames
+from transformers import TrainingArguments
 
 from mmtune.errors import ConfigError
-from mmtune.lookup import lookup
 from mmtune.models.precision import require_trainable
 from mmtune.schema import TrainConfig
+from mmtune.training.optimizers import optim_args_text, optimizer_name, require_optimizer, require_schedule
+
+ALL_LINEAR = "all-linear"
 
 
 class PlacedTrainingArguments(TrainingArguments):
@@ -37,10 +38,10 @@ def training_arguments(
             train in the dtype.
     """
     require_trainable(dtype, device, config.pure_bf16)
-    lookup({name.value: name for name in OptimizerNames}, config.optim, "train.optim")
-    lookup({name.value: name for name in SchedulerType}, config.lr_scheduler_type, "train.lr_scheduler_type")
+    optim = optimizer_name(config.optim)
+    require_schedule(config.lr_scheduler_type, config.lr_scheduler_kwargs)
     try:
-        return PlacedTrainingArguments(
+        arguments = PlacedTrainingArguments(
             output_dir=config.output_dir,
             per_device_train_batch_size=config.per_device_train_batch_size,
             gradient_accumulation_steps=config.gradient_accumulation_steps,
@@ -48,8 +49,11 @@ def training_arguments(
             max_steps=config.max_steps,
             learning_rate=config.learning_rate,
             lr_scheduler_type=config.lr_scheduler_type,
+            lr_scheduler_kwargs=config.lr_scheduler_kwargs,
             warmup_steps=config.warmup_ratio,  # below 1 it is a share of all steps
-            optim=config.optim,
+            optim=optim,
+            optim_args=optim_args_text(optim, config.optim_args),
+            optim_target_modules=_target_modules(config.optim_target_modules),
             adam_beta1=config.adam_beta1,
             adam_beta2=config.adam_beta2,
             weight_decay=config.weight_decay,
@@ -73,3 +77,10 @@ def training_arguments(
         )
     except (ValueError, KeyError, ImportError) as error:
         raise ConfigError("train", f"the Trainer refuses this: {str(error).splitlines()[0][:300]}") from None
+    require_optimizer(arguments)
+    return arguments
+
+
+def _target_modules(names: list[str] | None) -> list[str] | str | None:
+    """The Trainer knows `all-linear` as a text alone."""
+    return ALL_LINEAR if names == [ALL_LINEAR] else names

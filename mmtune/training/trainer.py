@@ -21,6 +21,7 @@ from mmtune.run_folder import write_manifest
 from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
 from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter
+from mmtune.training.optimizers import make_optimizer
 from mmtune.training.rows import Collator
 from mmtune.training.state import (
     load_optimizer,
@@ -110,8 +111,7 @@ class RunTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give each part its own learning rate and weight decay; norms and biases have none."""
         if self.optimizer is None:
-            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args)
-            self.optimizer = optimizer_class(self._parameter_groups(), **options)
+            self.optimizer = make_optimizer(self.args, self.vlm, self._parameter_groups())
         return self.optimizer
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
