@@ -1,7 +1,7 @@
 """Optimizers by name: short words, their own arguments, and the parameter groups of low-rank ones."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -161,7 +161,7 @@ def require_schedule(word: str, options: dict[str, Any] | None) -> None:
     """
     name = lookup(SCHEDULES, word, "train.lr_scheduler_type")
     place = "train.lr_scheduler_kwargs"
-    make: Callable[..., Any] = TYPE_TO_SCHEDULER_FUNCTION[name]
+    make: Any = TYPE_TO_SCHEDULER_FUNCTION[name]
     known = inspect.signature(make).parameters.keys() - GIVEN_BY_THE_RUN
     for key in options or {}:
         if key not in known:
