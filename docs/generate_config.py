@@ -51,7 +51,6 @@ MEANINGS = {
     "train.adam_beta2": "decay of Adam's second moment",
     "train.weight_decay": "where no part sets its own; norms and biases have none",
     "train.max_grad_norm": "gradients are clipped to this norm; 0: not at all",
-    "train.gradient_checkpointing": "less memory for more time",
     "train.logging_steps": "steps between two lines of log.jsonl",
     "train.save_total_limit": "checkpoints kept; null: all",
     "train.dataloader_num_workers": "processes that open images; 0: none beside the main one",

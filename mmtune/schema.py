@@ -128,7 +128,7 @@ class TrainConfig:
     neftune_noise_alpha: float | None = None  # noise on text embeddings while training (NEFTune), such as 5
     label_smoothing_factor: float = 0.0  # share of the target that is spread evenly over the vocabulary
     pure_bf16: bool = False  # keep trained weights in bfloat16 too; false: in float32, see docs/precision.md
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Literal["auto"] = False  # blocks are computed again; auto: as few as memory asks for
     gradient_checkpointing_fraction: float = 1.0  # share of the blocks that are computed again, from the first
     fused_lora: bool = True  # LoRA and its frozen layer in one step
     use_liger_kernel: bool = False  # Liger's kernels for norms, rotary embeddings and MLPs; CUDA, extra `liger`

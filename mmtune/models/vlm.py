@@ -55,6 +55,11 @@ class VisionLanguageModel(nn.Module):
         return self.base_llm.config
 
     @property
+    def blocks(self) -> list[GradientCheckpointingLayer]:
+        """The blocks of the language model that can be computed again, from the first to the last."""
+        return [module for module in self.base_llm.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+    @property
     def device(self) -> torch.device:
         """Where the language model's embeddings are."""
         embeddings: Any = self.base_llm.get_input_embeddings()
@@ -159,8 +164,8 @@ class VisionLanguageModel(nn.Module):
         A share of `checkpointed_share` of them, from the first one on; the others keep what they computed.
         """
         self.base_llm.activation_checkpointing_enable({"use_reentrant": False})
-        blocks = [module for module in self.base_llm.modules() if isinstance(module, GradientCheckpointingLayer)]
-        for block in blocks[math.ceil(self.checkpointed_share * len(blocks)) :]:
+        number = math.ceil(self.checkpointed_share * len(self.blocks) - 1e-9)
+        for block in self.blocks[number:]:
             block.gradient_checkpointing = False
 
     activation_checkpointing_enable = gradient_checkpointing_enable

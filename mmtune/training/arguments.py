@@ -21,7 +21,12 @@ class PlacedTrainingArguments(TrainingArguments):
 
 
 def training_arguments(
-    config: TrainConfig, device: torch.device, dtype: torch.dtype, *, skips_on_resume: bool = True
+    config: TrainConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    skips_on_resume: bool = True,
+    has_checkpointing: bool = False,
 ) -> TrainingArguments:
     """Return the Trainer's arguments for a run.
 
@@ -32,6 +37,7 @@ def training_arguments(
         device: where the model is.
         dtype: that the language model computes in; see `mmtune.models.precision`.
         skips_on_resume: pass over the batches that were trained before; not for a stream, which would be read for it.
+        has_checkpointing: compute blocks again in the backward pass.
 
     Raises:
         ConfigError: the Trainer refuses a value, such as the name of an optimizer or a schedule, or the device cannot
@@ -58,7 +64,7 @@ def training_arguments(
             adam_beta2=config.adam_beta2,
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
-            activation_checkpointing=config.gradient_checkpointing,
+            activation_checkpointing=has_checkpointing,
             logging_steps=config.logging_steps,
             logging_nan_inf_filter=False,
             save_strategy="steps" if config.save_steps > 0 else "no",

@@ -20,6 +20,7 @@ from mmtune.models.weights import load_weights
 from mmtune.run_folder import write_manifest
 from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
+from mmtune.training.checkpointing import checkpointed_share
 from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter
 from mmtune.training.optimizers import make_optimizer
 from mmtune.training.rows import Collator
@@ -61,7 +62,7 @@ class RunTrainer(Trainer):
         self.run_config, self.write_run, self.vlm, self.rows, self.meter = config, write_run, model, dataset, meter
         model.neftune_noise_alpha = config.train.neftune_noise_alpha or 0.0
         model.label_smoothing_factor = config.train.label_smoothing_factor
-        model.checkpointed_share = config.train.gradient_checkpointing_fraction
+        model.checkpointed_share = checkpointed_share(config, model, dataset)
         super().__init__(
             model=model,
             args=training_arguments(
@@ -69,6 +70,7 @@ class RunTrainer(Trainer):
                 model.device,
                 choose_dtype(config.model.llm.dtype, model.device),
                 skips_on_resume=not isinstance(dataset, StreamDataset),
+                has_checkpointing=model.checkpointed_share > 0,
             ),
             data_collator=collator,
             train_dataset=dataset,
