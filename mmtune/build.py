@@ -24,6 +24,7 @@ from mmtune.models.adapters import attach_adapter, attach_vision_adapter
 from mmtune.models.language import llm_folder, load_llm
 from mmtune.models.precision import choose_dtype, compute_dtype, computing_in
 from mmtune.models.projector import Projector
+from mmtune.models.tuning import set_trained
 from mmtune.models.vision import load_vision, vision_path
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.warm_start import fit_to_words
@@ -97,13 +98,13 @@ def build_parts(config: ModelConfig, device: torch.device, reader: Reader | None
     )
     if config.adapter is not None:
         llm = attach_adapter(llm, config.adapter)
-    elif config.llm.tune == "full":
-        llm.requires_grad_(True)
+    else:
+        set_trained(llm, config.llm.tune, "model.llm.tune")
     vision = projector = None
     if config.vision is not None and config.projector is not None:
         source, name = config.vision.source, config.vision.name
         vision = load_vision(source, name, dtype, vision_options(config.vision), config.hub)
-        vision.requires_grad_(config.vision.tune == "full")
+        set_trained(vision.requires_grad_(False), config.vision.tune, "model.vision.tune")
         if config.vision.adapter is not None:
             attach_vision_adapter(vision, config.vision.adapter)
         vision.to(device)

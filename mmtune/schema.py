@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from omegaconf import MISSING
 
-Tune = Literal["frozen", "adapter", "full"]
+from mmtune.schema_tune import wrong_method, wrong_tune
 
 
 @dataclass
@@ -24,7 +24,7 @@ class LLMConfig:
     quantization: Literal["nf4", "int8"] | None = None  # 4-bit (QLoRA) or 8-bit (LLM.int8) base weights
     double_quantization: bool = True  # nf4: quantize the constants of the quantization too
     attn_implementation: str = "auto"  # auto: by sample in training; or transformers' eager, sdpa, flash_attention_2
-    tune: Tune = "frozen"
+    tune: Any = "frozen"  # frozen, adapter, full, {top_layers: N}, or a list of parameter names with *; see methods.md
     learning_rate: float | None = None  # None: train.learning_rate
     weight_decay: float | None = None  # None: train.weight_decay
 
@@ -39,7 +39,7 @@ class VisionConfig:
     feature_layer: int | None = None  # transformers and open_clip: index of hidden_states, -2 by default
     image_size: int | None = None  # efficientnet and DINOv2: pixels a side
     grid: int | None = None  # efficientnet: an image becomes grid x grid tokens
-    tune: Tune = "frozen"
+    tune: Any = "frozen"  # as model.llm.tune
     adapter: dict[str, Any] | None = None  # with `tune: adapter`: `kind` and PEFT's own keys of that kind
     learning_rate: float | None = None
     weight_decay: float | None = None
@@ -67,7 +67,7 @@ class ModelConfig:
     llm: LLMConfig = field(default_factory=LLMConfig)
     vision: VisionConfig | None = None  # null: text only
     projector: ProjectorConfig | None = None
-    adapter: dict[str, Any] | None = None  # `kind` and PEFT's own keys of that kind
+    adapter: dict[str, Any] | None = None  # `kind`, a key of mmtune.models.methods.METHODS, and PEFT's own keys of it
     init_from: str | None = None  # a run folder, or weights of XTuner, whose parts this run starts from
     hub: Literal["huggingface", "modelscope"] = "huggingface"  # where a hub name such as owner/model is looked up
 
@@ -271,9 +271,12 @@ def wrong_values(config: Config, verb: str) -> Iterator[str]:
         yield "'model.adapter' and 'model.llm.tune: adapter' go together. Set both, or none."
     if model.vision is not None and (model.vision.tune == "adapter") != (model.vision.adapter is not None):
         yield "'model.vision.adapter' and 'model.vision.tune: adapter' go together. Set both, or none."
-    if model.llm.tune == "full" and model.llm.quantization:
-        mend = "Take tune: adapter, or quantization: null."
-        yield f"'model.llm.tune: full' cannot train {model.llm.quantization} weights. {mend}"
+    yield from wrong_tune("model.llm.tune", model.llm.tune, model.llm.quantization)
+    if model.vision is not None:
+        yield from wrong_tune("model.vision.tune", model.vision.tune)
+    yield from wrong_method(
+        model.adapter, packs=data.pack_to_max_length, checkpoints=bool(train.gradient_checkpointing)
+    )
     if data.cache_vision_features and (model.vision is None or model.vision.tune != "frozen"):
         got = "there is no model.vision" if model.vision is None else f"model.vision.tune is {model.vision.tune}"
         yield f"'data.cache_vision_features' needs a frozen vision encoder ({got}). Set it to false."

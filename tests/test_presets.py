@@ -101,7 +101,12 @@ def ready(desk, data_file, record, internlm2, tiny):
     few = ["train.gradient_accumulation_steps=2", "train.num_train_epochs=1"]
 
     def overrides(name, *more):
-        return [*common, *(["data.train.0.path=text.json"] if name.startswith("sft") else images), *small, *few, *more]
+        model = read_yaml(SHIPPED[name])["model"]
+        has_adapter = not name.startswith("pretrain") and model["llm"].get("tune", "adapter") == "adapter"
+        ranks = ["model.adapter.r=8"] if has_adapter else []  # of matrices that are 16 and 32 wide
+        ranks += ["model.vision.adapter.r=8"] if (model.get("vision") or {}).get("adapter") else []
+        source = ["data.train.0.path=text.json"] if name.startswith("sft") else images
+        return [*common, *source, *small, *few, *ranks, *more]
 
     return overrides
 

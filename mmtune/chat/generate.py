@@ -9,6 +9,14 @@ from transformers import GenerationConfig
 from mmtune.build import Parts
 from mmtune.data.collate import collate_prompts
 from mmtune.data.encode import control_ids
+from mmtune.models.prompts import (
+    has_prefix,
+    has_prompts,
+    num_virtual_tokens,
+    prefix_cache,
+    put_before_prompts,
+    virtual_embeds,
+)
 
 
 @dataclass(frozen=True)
@@ -50,10 +58,18 @@ def generate_ids(
     batch = {key: value.to(model.device) for key, value in collate_prompts(prompts, pad).items()}
     given = [embeds for embeds in image_embeds if embeds is not None]
     embeds = model.embed(batch["input_ids"], torch.cat(given) if given else None)
-    output = llm.generate(
-        inputs_embeds=embeds,
-        attention_mask=batch["attention_mask"],
-        generation_config=_generation_config(parts, decoding),
+    mask, options = batch["attention_mask"], {}
+    if has_prefix(llm):
+        # `generate` passes over as many embeddings as the cache holds tokens, so there are as many more.
+        num_virtual = num_virtual_tokens(llm)
+        mask = torch.nn.functional.pad(mask, (num_virtual, 0), value=1)
+        embeds = torch.nn.functional.pad(embeds, (0, 0, num_virtual, 0))
+        options = {"past_key_values": prefix_cache(llm, len(prompts))}
+    elif has_prompts(llm):
+        embeds, mask = put_before_prompts(embeds, mask, virtual_embeds(llm, embeds.dtype))
+    asked: Any = model.base_llm if has_prompts(llm) else llm
+    output = asked.generate(
+        inputs_embeds=embeds, attention_mask=mask, generation_config=_generation_config(parts, decoding), **options
     )
     stops = set(stop_ids(parts))
     return [_until_stop(row, stops) for row in output.tolist()]

@@ -9,12 +9,21 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from mmtune.conversation import IMAGE_TOKEN_ID
+from mmtune.conversation import IGNORE_INDEX, IMAGE_TOKEN_ID
+from mmtune.models.adalora import penalty
 from mmtune.models.attention import row_options
 from mmtune.models.loss import answer_loss
 from mmtune.models.neftune import add_noise
 from mmtune.models.precision import to_autocast
 from mmtune.models.projector import Projector
+from mmtune.models.prompts import (
+    has_prefix,
+    has_prompts,
+    num_virtual_tokens,
+    prefix_cache,
+    put_before_samples,
+    virtual_embeds,
+)
 from mmtune.models.vision_encoder import VisionEncoder
 
 
@@ -32,6 +41,7 @@ class VisionLanguageModel(nn.Module):
         checkpointed_share: of the language model's blocks, where gradient checkpointing is on.
         neftune_noise_alpha: of the noise on text embeddings while training; 0: none. See `mmtune.models.neftune`.
         label_smoothing_factor: of the loss while training; see `answer_loss`.
+        adapter_start: first factors of an adapter that was taken out of the weights; see `adapter_start.py`.
     """
 
     accepts_loss_kwargs = True  # the Trainer passes the supervised tokens of the whole step
@@ -42,6 +52,7 @@ class VisionLanguageModel(nn.Module):
         self.llm, self.vision, self.projector = llm, vision, projector
         self.checkpointed_share = 1.0
         self.neftune_noise_alpha = self.label_smoothing_factor = 0.0
+        self.adapter_start: dict[str, torch.Tensor] | None = None
 
     @property
     def base_llm(self) -> PreTrainedModel:
@@ -127,7 +138,11 @@ class VisionLanguageModel(nn.Module):
         hidden = self.hidden_states(embeds, position_ids, sample_lengths)
         head = self.base_llm.get_output_embeddings()
         smoothing = self.label_smoothing_factor if self.training else 0.0
-        return {"loss": answer_loss(hidden, labels, head, num_items_in_batch, label_smoothing_factor=smoothing)}
+        loss = answer_loss(hidden, labels, head, num_items_in_batch, label_smoothing_factor=smoothing)
+        orthogonality = penalty(self.llm)
+        if orthogonality is not None:
+            loss = loss + orthogonality * _share(labels, num_items_in_batch)
+        return {"loss": loss}
 
     def hidden_states(
         self,
@@ -143,12 +158,29 @@ class VisionLanguageModel(nn.Module):
             sample_lengths: tokens of each sample. Where these fill a single row, attention runs sample by sample if
                 the model can, instead of over the whole row behind a mask.
         """
+        if has_prefix(self.llm):
+            return self._behind_prefix(embeds)
+        is_own = None
+        if has_prompts(self.llm):
+            lengths = sample_lengths or (embeds.shape[1],) * len(embeds)
+            virtual = virtual_embeds(self.llm, embeds.dtype)
+            embeds, position_ids, sample_lengths, is_own = put_before_samples(embeds, virtual, lengths)
         options: dict[str, Any] = {}
         if sample_lengths is not None and embeds.shape[:2] == (1, sum(sample_lengths)):
             options = row_options(self.base_llm, sample_lengths, embeds.device)
         body = self.base_llm.get_decoder()
         embeds = to_autocast(embeds)
-        return body(inputs_embeds=embeds, position_ids=position_ids, use_cache=False, **options).last_hidden_state
+        states = body(inputs_embeds=embeds, position_ids=position_ids, use_cache=False, **options).last_hidden_state
+        return states if is_own is None else states[:, is_own]
+
+    def _behind_prefix(self, embeds: torch.Tensor) -> torch.Tensor:
+        """Last hidden states of rows of one sample each, behind the keys and values of prefix tuning."""
+        cache, first = prefix_cache(self.llm, len(embeds)), num_virtual_tokens(self.llm)
+        positions = torch.arange(first, first + embeds.shape[1], device=embeds.device)[None]
+        body = self.base_llm.get_decoder()
+        return body(
+            inputs_embeds=embeds, position_ids=positions, past_key_values=cache, use_cache=True
+        ).last_hidden_state
 
     def _image_gradients(self) -> torch.Tensor:
         """A zero that gives vision and projector gradients of zero, so that ranks with and without images agree."""
@@ -169,3 +201,10 @@ class VisionLanguageModel(nn.Module):
             block.gradient_checkpointing = False
 
     activation_checkpointing_enable = gradient_checkpointing_enable
+
+
+def _share(labels: torch.Tensor, num_supervised_tokens: torch.Tensor | int | None) -> torch.Tensor | float:
+    """The share of a batch in the supervised tokens of its optimizer step."""
+    if num_supervised_tokens is None:
+        return 1.0
+    return (labels[:, 1:] != IGNORE_INDEX).sum() / num_supervised_tokens

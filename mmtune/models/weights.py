@@ -11,12 +11,18 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mmtune.errors import CheckpointError
+from mmtune.models.adalora import whole_ranks
+from mmtune.models.adapter_start import first_factors, starts_from_weights, take_out
+from mmtune.models.prompts import has_prompts, prompt_encoder
 from mmtune.models.vlm import VisionLanguageModel
 
 ADAPTER_FOLDER = "adapter"
 VISION_ADAPTER_FOLDER = "vision_adapter"
 ADAPTER_FILE = "adapter_model.safetensors"
+START_FILE = "start.safetensors"
+PROMPT_FILE = "prompt_encoder.safetensors"
 PROJECTOR_FILE = "projector.safetensors"
+WRONG_ADAPTER = "It was trained with another rank or for another model."
 
 
 def save_weights(model: VisionLanguageModel, folder: Path) -> None:
@@ -26,6 +32,8 @@ def save_weights(model: VisionLanguageModel, folder: Path) -> None:
         write_tensors(folder / PROJECTOR_FILE, model.projector.state_dict())
     if isinstance(model.llm, PeftModel):
         _save_adapter(model.llm, folder / ADAPTER_FOLDER)
+        if model.adapter_start is not None:
+            write_tensors(folder / ADAPTER_FOLDER / START_FILE, model.adapter_start)
     if model.vision is not None and isinstance(model.vision.tower, PeftModel):
         _save_adapter(model.vision.tower, folder / VISION_ADAPTER_FOLDER)
     for name, part in _fully_tuned(model).items():
@@ -33,7 +41,10 @@ def save_weights(model: VisionLanguageModel, folder: Path) -> None:
 
 
 def _save_adapter(wrapped: PeftModel, folder: Path) -> None:
-    wrapped.save_pretrained(str(folder), save_embedding_layers=False)
+    with whole_ranks(wrapped):
+        wrapped.save_pretrained(str(folder), save_embedding_layers=False)
+    if has_prompts(wrapped):  # PEFT's file holds the virtual tokens alone, not what they are made by
+        write_tensors(folder / PROMPT_FILE, prompt_encoder(wrapped).state_dict())
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     _use_default_mode(folder / ADAPTER_FILE)
 
@@ -61,8 +72,7 @@ def load_weights(model: VisionLanguageModel, folder: Path, *, parts: tuple[str, 
             check_projector_size(tensors, model.projector, folder)
             load_strictly(model.projector, tensors, folder / PROJECTOR_FILE)
         elif part == "adapter":
-            path = folder / ADAPTER_FOLDER / ADAPTER_FILE
-            load_adapter(model.llm, read_tensors(path), path)
+            _load_llm_adapter(model, folder / ADAPTER_FOLDER)
         elif part == "vision_adapter":
             assert model.vision is not None
             path = folder / VISION_ADAPTER_FOLDER / ADAPTER_FILE
@@ -72,6 +82,18 @@ def load_weights(model: VisionLanguageModel, folder: Path, *, parts: tuple[str, 
             load_strictly(getattr(model, part), read_tensors(path), path, trained_only=True)
         loaded.append(part)
     return loaded
+
+
+def _load_llm_adapter(model: VisionLanguageModel, folder: Path) -> None:
+    """Load the adapter of the language model into base weights that nothing was taken out of yet."""
+    if has_prompts(model.llm):
+        load_strictly(prompt_encoder(model.llm), read_tensors(folder / PROMPT_FILE), folder / PROMPT_FILE)
+        return
+    if starts_from_weights(model.llm):
+        model.adapter_start = read_tensors(folder / START_FILE)
+        _check_tensors(first_factors(model.llm), model.adapter_start, folder / START_FILE, WRONG_ADAPTER)
+        take_out(model.llm, model.adapter_start)
+    load_adapter(model.llm, read_tensors(folder / ADAPTER_FILE), folder / ADAPTER_FILE)
 
 
 def wanted_parts(model: VisionLanguageModel) -> list[str]:
@@ -131,9 +153,10 @@ def load_adapter(wrapped: Any, tensors: dict[str, torch.Tensor], path: Path) -> 
     Raises:
         CheckpointError: names are missing or left over, or a shape differs.
     """
-    own = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    _check_tensors(own, tensors, path, "It was trained with another rank or for another model.")
-    set_peft_model_state_dict(wrapped, tensors)
+    with whole_ranks(wrapped):
+        own = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+        _check_tensors(own, tensors, path, WRONG_ADAPTER)
+        set_peft_model_state_dict(wrapped, tensors)
 
 
 def _check_tensors(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor], path: Path, cause: str) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmtune.models.blocks import blocks_of
 from mmtune.models.vision_encoder import VisionEncoder
 from mmtune.models.vlm import VisionLanguageModel
 
@@ -45,7 +46,7 @@ class StepWork:
         body: Any = model.base_llm.get_decoder()
         has_gradient = has_gradient or _is_trained(body.get_input_embeddings())
         self.per_token = self.per_pair = 0.0
-        for layer in _blocks(body):
+        for layer in blocks_of(body) or [body]:
             has_gradient = has_gradient or _is_trained(layer)
             self.per_token += _linear_flops([layer], has_gradient)
             # Scores and weighted values are 2 * 2 * heads * head_dim operations for each pair of tokens.
@@ -108,12 +109,6 @@ def _attention_width(config: Any) -> int:
     facts = config.to_dict()
     heads = facts.get("num_attention_heads") or facts.get("n_head") or 0
     return heads * (facts.get("head_dim") or config.hidden_size // heads) if heads else 0
-
-
-def _blocks(body: nn.Module) -> list[nn.Module]:
-    """The blocks of a decoder: its list of modules, under whatever name; else itself."""
-    lists = [list(child) for child in body.children() if isinstance(child, nn.ModuleList)]
-    return lists[0] if lists else [body]
 
 
 def _is_trained(module: nn.Module) -> bool:

@@ -6,8 +6,10 @@ from functools import partial
 from typing import Any
 
 from mmtune.data.collate import collate, collate_joined
+from mmtune.errors import ModelError
 from mmtune.models.attention import is_blockwise, use_blockwise_attention
 from mmtune.models.isolation import leak_between_samples, require_isolation
+from mmtune.models.prompts import has_prefix, has_prompts
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.schema import Config
 
@@ -33,10 +35,15 @@ def choose_collator(config: Config, model: VisionLanguageModel) -> Collator:
         if reason is None:
             return collate_joined
         log.info("batches are padded: %s", reason)
+    if config.data.pack_to_max_length and has_prompts(model.llm):
+        message = "padded packs have no place for the virtual tokens of each sample. Set it to false."
+        raise ModelError("data.pack_to_max_length", message)
     return partial(collate, pad_token_id=model.config.pad_token_id or 0)
 
 
 def _hindrance(model: VisionLanguageModel, config: Config) -> str | None:
+    if has_prefix(model.llm):
+        return "prefix tuning puts keys and values in front of a row, which must be one sample"
     if not is_blockwise(model.base_llm):
         implementation = model.config._attn_implementation
         return f"{type(model.base_llm).__name__} with attention '{implementation}' takes no row of several samples"

@@ -23,6 +23,7 @@ from mmtune.build import (
 from mmtune.build_data import build_reader
 from mmtune.config import to_values
 from mmtune.errors import CheckpointError, ConfigError
+from mmtune.models.adapter_start import start_from_weights, starts_from_weights
 from mmtune.models.fused_lora import fuse_lora
 from mmtune.models.gated_mlp import recompute_gated_activations
 from mmtune.models.liger import use_liger_kernels
@@ -47,6 +48,7 @@ from mmtune.training.callbacks import LOG_FILE, ProgressBar, RunLog
 from mmtune.training.data import PROBLEMS_FILE, load_data
 from mmtune.training.meter import StepMeter
 from mmtune.training.rows import choose_collator
+from mmtune.training.start_table import start_table
 from mmtune.training.trainer import RunTrainer
 
 log = logging.getLogger(__name__)
@@ -79,20 +81,24 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
     set_seed(config.train.seed)
     started = time.monotonic()
     parts = build_parts(config.model, device, reader)
-    log.info("%s on %s, built in %.1f s", _trained_parts(parts), device.type, time.monotonic() - started)
+    log.info("built on %s in %.1f s", device.type, time.monotonic() - started)
     collator = choose_collator(config, parts.model)
     _quicken(config, parts)
     if not config.train.pure_bf16:
         keep_trained_weights_in(parts.model, torch.float32)
-    if config.model.init_from is not None:
+    loaded: list[str] = []
+    if config.model.init_from is not None and checkpoint is None:
         loaded = load_initial_weights(config.model, parts)
         log.info("loaded %s from %s", " and ".join(loaded), config.model.init_from)
     if config.data.cache_vision_features:
         assert data.samples is not None, "the config refuses a stream"
         with Bars() as bars:
             cache_vision_features(config.model, parts, data.samples, bars)
-    if checkpoint is None and (config.model.init_from is None or "projector" not in loaded):
-        calibrate_projector(config.model, parts, data.samples)
+    if checkpoint is None:
+        if "adapter" not in loaded and starts_from_weights(parts.model.llm):
+            parts.model.adapter_start = start_from_weights(parts.model.llm)
+        if "projector" not in loaded:
+            calibrate_projector(config.model, parts, data.samples)
     if config.train.pure_bf16:
         keep_trained_weights_in(parts.model, torch.bfloat16)
 
@@ -106,6 +112,7 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
     run_log = RunLog(folder, meter, _step_of(checkpoint))
     bar = ProgressBar(verb, data.num_samples, Console(file=sys.stderr))
     trainer = RunTrainer(parts.model, config, data.rows, collator, write_run, meter, [run_log, bar])
+    log.info("%s", start_table(config, parts.model))
     try:
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
@@ -213,22 +220,6 @@ def _write_parts(folder: Path, parts: Parts) -> None:
     parts.tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
     if parts.transform is not None:
         write_json(folder / PREPROCESSOR_FILE, parts.transform.to_dict())
-
-
-def _trained_parts(parts: Parts) -> str:
-    """Say which parts train and how large they are."""
-    model, texts = parts.model, []
-    for name in ("vision", "projector", "llm"):
-        part = getattr(model, name)
-        if part is not None:
-            total = sum(value.numel() for value in part.parameters())
-            trained = sum(value.numel() for value in part.parameters() if value.requires_grad)
-            texts.append(
-                f"{name} {total / 1e6:.1f} M ({trained / 1e6:.2f} M trained)"
-                if trained
-                else f"{name} {total / 1e6:.1f} M"
-            )
-    return ", ".join(texts)
 
 
 def _step_of(checkpoint: Path | None) -> int:

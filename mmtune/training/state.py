@@ -44,6 +44,20 @@ def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
     scheduler.load_state_dict(facts["scheduler"])
 
 
+def save_values(folder: Path, name: str, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+    """Write tensors and plain values to `state/NAME.safetensors` and `state/NAME.json`."""
+    folder = folder / STATE_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / f"{name}.safetensors", tensors)
+    write_json(folder / f"{name}.json", facts)
+
+
+def load_values(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read what `save_values` wrote."""
+    folder = folder / STATE_FOLDER
+    return read_tensors(folder / f"{name}.safetensors"), read_json(folder / f"{name}.json")
+
+
 def save_scaler(folder: Path, scaler: Any) -> None:
     """Write the state of a GradScaler, numbers alone, to `state/scaler.json`."""
     (folder / STATE_FOLDER).mkdir(parents=True, exist_ok=True)

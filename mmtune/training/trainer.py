@@ -14,6 +14,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.stream import StreamDataset
+from mmtune.models.adalora import is_adalora, set_state, state_of
+from mmtune.models.methods import loraplus_lr_ratio
 from mmtune.models.precision import choose_dtype
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import load_weights
@@ -28,12 +30,17 @@ from mmtune.training.state import (
     load_optimizer,
     load_random_state,
     load_scaler,
+    load_values,
     save_optimizer,
     save_random_state,
     save_scaler,
+    save_values,
 )
 from mmtune.training.steps import batch_sampler
 from mmtune.training.stream import stream_loader
+from mmtune.training.unfreezing import GradualUnfreezing, RankAllocation
+
+ADALORA = "adalora"
 
 
 class RunTrainer(Trainer):
@@ -63,6 +70,7 @@ class RunTrainer(Trainer):
         model.neftune_noise_alpha = config.train.neftune_noise_alpha or 0.0
         model.label_smoothing_factor = config.train.label_smoothing_factor
         model.checkpointed_share = checkpointed_share(config, model, dataset)
+        self.unfreezing = GradualUnfreezing(model, config)
         super().__init__(
             model=model,
             args=training_arguments(
@@ -74,7 +82,7 @@ class RunTrainer(Trainer):
             ),
             data_collator=collator,
             train_dataset=dataset,
-            callbacks=[meter, *callbacks],
+            callbacks=[meter, self.unfreezing, RankAllocation(model), *callbacks],
         )
         self.remove_callback(PrinterCallback)  # added by the Trainer wherever its own bar is off
         # The Trainer has set `use_cache` of the language model's config; generation needs it on.
@@ -125,15 +133,20 @@ class RunTrainer(Trainer):
                 continue
             rate = train.learning_rate if settings.learning_rate is None else settings.learning_rate
             decay = train.weight_decay if settings.weight_decay is None else settings.weight_decay
+            ratio = loraplus_lr_ratio(self.run_config.model.adapter) if part == "llm" else 1.0
             trained = {n: p for n, p in self.vlm.named_parameters() if n.startswith(f"{part}.") and p.requires_grad}
+            chosen: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
             for has_decay in (True, False):
-                params = [value for name, value in trained.items() if (name in decayed) == has_decay]
-                if params:
-                    groups.append({"params": params, "lr": rate, "weight_decay": decay if has_decay else 0.0})
+                for name, value in trained.items():
+                    if (name in decayed) == has_decay:
+                        own_rate = rate * ratio if "lora_B" in name else rate
+                        chosen.setdefault((own_rate, decay if has_decay else 0.0), []).append(value)
+            groups += [{"params": params, "lr": lr, "weight_decay": wd} for (lr, wd), params in chosen.items()]
         return groups
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        self.write_run(Path(output_dir or self.run_config.train.output_dir))
+        with self.unfreezing.all_open():
+            self.write_run(Path(output_dir or self.run_config.train.output_dir))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
@@ -153,10 +166,14 @@ class RunTrainer(Trainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)
+        if is_adalora(self.vlm.llm):
+            save_values(Path(output_dir), ADALORA, *state_of(self.vlm.llm))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
+            if is_adalora(self.vlm.llm):
+                set_state(self.vlm.llm, *load_values(Path(checkpoint), ADALORA))
 
     def _save_scaler(self, output_dir: str) -> None:
         if self.accelerator.scaler is not None:

@@ -12,6 +12,7 @@ from mmtune.build import build_parts, calibrate_projector, load_initial_weights
 from mmtune.build_data import build_reader
 from mmtune.cli import main
 from mmtune.config import load_config
+from mmtune.testing import write_tiny_llm
 from mmtune.training.callbacks import read_log
 from mmtune.training.data import prepare_data
 
@@ -44,12 +45,17 @@ def pretrained(workspace):
     return workspace
 
 
-EIGHT_BIT = ("train.optim=paged_adamw_8bit", "model.adapter.r=128")  # smaller weights keep 32-bit states
+EIGHT_BIT = ("train.optim=paged_adamw_8bit", "model.llm.name_or_path=wide_llm", "model.init_from=runs/wide_pretrain")
+"""With an adapter of rank 32 on width 128: smaller weights keep 32-bit states."""
 
 
 @pytest.mark.parametrize(("verb", "changes"), [("pretrain", ()), ("finetune", ()), ("finetune", EIGHT_BIT)])
 @pytest.mark.parametrize("step", [3, 6])
 def test_resume_equals_straight_bit_for_bit(pretrained, verb, changes, step):
+    if changes:
+        write_tiny_llm("wide_llm", hidden_size=128, intermediate_size=128)
+        train("pretrain", "model.llm.name_or_path=wide_llm", "train.output_dir=runs/wide_pretrain")
+        changes = (*changes, "model.adapter.r=32")
     train(verb, *changes) if verb == "finetune" else None
     straight = Path("runs") / verb
     shutil.copytree(straight / f"checkpoint-{step}", f"runs/again/checkpoint-{step}")

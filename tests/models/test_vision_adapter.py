@@ -87,11 +87,11 @@ def test_encoders_and_values_that_do_not_fit_are_refused(tiny):
     with pytest.raises(ConfigError, match=r"model.vision.adapter: this encoder takes no adapter"):
         attach_vision_adapter(small, {"kind": "lora"})
     for options, message in (
-        ({"kind": "lora", "rank": 4}, r"model.vision.adapter.rank: PEFT's lora has no such key"),
+        ({"kind": "lora", "rank": 4}, r"model.vision.adapter.rank: lora has no such key. Known: .*lora_alpha"),
         ({"kind": "lorra"}, r"model.vision.adapter.kind: unknown name 'lorra'. Did you mean 'lora'"),
         (
             {"target_modules": ["wqkv"]},
-            r"model.vision.adapter: Target modules .* Linear layers of this model: fc1, fc2",
+            r"model.vision.adapter.target_modules: no module is called 'wqkv'. Linear layers: fc1, fc2",
         ),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -14,11 +14,14 @@ from mmtune.build import build_parts
 from mmtune.build_data import build_dataset, build_reader
 from mmtune.cli import main
 from mmtune.config import load_config
+from mmtune.testing import write_tiny_llm
 from mmtune.training.callbacks import read_log
 
 SFT = ("model.init_from=null", "train.gradient_accumulation_steps=1", "train.learning_rate=1e-3")
 FULL = ("model.llm.tune=full", "model.adapter=null", *SFT)
-WIDE = ("model.adapter.r=128", *SFT)  # 8-bit optimizers keep the states of smaller weights in 32 bit
+WIDE = ("model.llm.name_or_path=wide_llm", "model.adapter.r=32", *SFT)
+"""With an adapter of rank 32 on width 128: 8-bit optimizers keep the states of smaller weights in 32 bit."""
+
 LOW_RANK = ("train.optim_args={rank: 4, update_proj_gap: 2}", "train.optim_target_modules=[q_proj, mlp]")
 
 
@@ -58,6 +61,7 @@ def straight_and_resumed(config, *changes):
     ],
 )
 def test_every_optimizer_learns_and_resumes_bit_for_bit(workspace, name, taken):
+    write_tiny_llm("wide_llm", hidden_size=128, intermediate_size=256)
     straight, again = straight_and_resumed("finetune", f"train.optim={name}", *WIDE)
     assert any("lora_B" in key for key in straight)
     assert all(torch.equal(again[key], value) for key, value in straight.items())
