@@ -21,7 +21,8 @@ from mmtune.data.template import ChatTemplate
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.hashing import sampled_hash, value_hash
 from mmtune.models.adapters import attach_adapter, attach_vision_adapter
-from mmtune.models.language import choose_dtype, llm_folder, load_llm
+from mmtune.models.language import llm_folder, load_llm
+from mmtune.models.precision import choose_dtype, compute_dtype, computing_in
 from mmtune.models.projector import Projector
 from mmtune.models.tuning import set_trained
 from mmtune.models.vision import load_vision, vision_path
@@ -140,7 +141,9 @@ def calibrate_projector(config: ModelConfig, parts: Parts, dataset: SampleDatase
         num_words = fit_to_words(projector, features, words, embeddings, settings.warm_start_epochs)
         log.info("projector started near %d words of %d captions", num_words, len(chosen))
     if settings.initial_scale:
-        projector.fit_output_scale(features, settings.initial_scale * float(embeddings.float().pow(2).mean().sqrt()))
+        projector.fit_output_scale(
+            features, settings.initial_scale * float(embeddings.detach().float().pow(2).mean().sqrt())
+        )
 
 
 @torch.no_grad()
@@ -148,7 +151,9 @@ def _features(parts: Parts, dataset: SampleDataset, index: int) -> torch.Tensor:
     if dataset.features is not None:
         return dataset.image_features(index).to(parts.model.device)
     assert parts.model.vision is not None
-    return parts.model.vision(dataset.pixel_values(index).to(parts.model.device))
+    device = parts.model.device
+    with computing_in(compute_dtype(parts.model.base_llm), device):  # trained layers are kept in another dtype
+        return parts.model.vision(dataset.pixel_values(index).to(device))
 
 
 def cache_vision_features(

@@ -15,6 +15,7 @@ from mmtune.lookup import nearest
 from mmtune.other_words import OTHER_WORDS, WORDS_WITHOUT_KEY
 from mmtune.schema import VERB_DEFAULTS, Config, wrong_values
 from mmtune.schema_stream import wrong_streams
+from mmtune.schema_train import wrong_training
 
 
 def load_config(path: Path | str, overrides: list[str] | None = None, verb: str = "finetune") -> Config:
@@ -247,5 +248,5 @@ def _shown(value: Any) -> str:
 
 def _check_values(config: Config, verb: str, place: str) -> None:
     """Hold what no type can say."""
-    for message in (*wrong_values(config, verb), *wrong_streams(config)):
+    for message in (*wrong_values(config, verb), *wrong_streams(config), *wrong_training(config)):
         raise ConfigError(place, message)

@@ -17,6 +17,7 @@ OTHER_WORDS = {
     "llm_name_or_path": "model.llm.name_or_path",
     "load_from": "model.init_from",
     "load_in_4bit": "model.llm.quantization",
+    "load_in_8bit": "model.llm.quantization",
     "lora": "model.adapter",
     "lr": "train.learning_rate",
     "max_dataset_length": "data.train[0].limit",

@@ -20,9 +20,9 @@ class LLMConfig:
 
     name_or_path: str = MISSING  # a transformers folder, a .gguf file, a hub name or an embedded model
     chat_template: str = MISSING  # a key of mmtune.data.template.TEMPLATES, or tokenizer: the tokenizer's own
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 where a GPU has it, else float32
-    quantization: Literal["nf4"] | None = None  # 4-bit base weights (QLoRA)
-    double_quantization: bool = True  # quantize the constants of the quantization too
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # see docs/precision.md
+    quantization: Literal["nf4", "int8"] | None = None  # 4-bit (QLoRA) or 8-bit (LLM.int8) base weights
+    double_quantization: bool = True  # nf4: quantize the constants of the quantization too
     attn_implementation: str = "auto"  # auto: by sample in training; or transformers' eager, sdpa, flash_attention_2
     tune: Any = "frozen"  # frozen, adapter, full, {top_layers: N}, or a list of parameter names with *; see methods.md
     learning_rate: float | None = None  # None: train.learning_rate
@@ -116,13 +116,19 @@ class TrainConfig:
     max_steps: int = -1  # > 0: overrides num_train_epochs
     learning_rate: float = 2e-4
     lr_scheduler_type: str = "cosine"
+    lr_scheduler_kwargs: dict[str, Any] | None = None  # keys of the schedule, such as {min_lr_rate: 0.1}
     warmup_ratio: float = 0.03
     optim: str = "adamw_torch_fused"
+    optim_args: dict[str, Any] | None = None  # keys of the optimizer itself, such as {rank: 128} of GaLore
+    optim_target_modules: list[str] | None = None  # layers of GaLore and APOLLO by parts of names, or [all-linear]
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    gradient_checkpointing: bool = False
+    neftune_noise_alpha: float | None = None  # noise on text embeddings while training (NEFTune), such as 5
+    label_smoothing_factor: float = 0.0  # share of the target that is spread evenly over the vocabulary
+    pure_bf16: bool = False  # keep trained weights in bfloat16 too; false: in float32, see docs/precision.md
+    gradient_checkpointing: bool | Literal["auto"] = False  # blocks are computed again; auto: as few as memory asks for
     gradient_checkpointing_fraction: float = 1.0  # share of the blocks that are computed again, from the first
     fused_lora: bool = True  # LoRA and its frozen layer in one step
     use_liger_kernel: bool = False  # Liger's kernels for norms, rotary embeddings and MLPs; CUDA, extra `liger`
@@ -268,7 +274,9 @@ def wrong_values(config: Config, verb: str) -> Iterator[str]:
     yield from wrong_tune("model.llm.tune", model.llm.tune, model.llm.quantization)
     if model.vision is not None:
         yield from wrong_tune("model.vision.tune", model.vision.tune)
-    yield from wrong_method(model.adapter, packs=data.pack_to_max_length, checkpoints=train.gradient_checkpointing)
+    yield from wrong_method(
+        model.adapter, packs=data.pack_to_max_length, checkpoints=bool(train.gradient_checkpointing)
+    )
     if data.cache_vision_features and (model.vision is None or model.vision.tune != "frozen"):
         got = "there is no model.vision" if model.vision is None else f"model.vision.tune is {model.vision.tune}"
         yield f"'data.cache_vision_features' needs a frozen vision encoder ({got}). Set it to false."

@@ -20,6 +20,7 @@ BUILT = FOUNDATION | {
     "config",
     "schema",
     "schema_stream",
+    "schema_train",
     "schema_tune",
     "progress",
 }
@@ -40,8 +41,9 @@ MAY_IMPORT = {
     "schema": {"errors", "lookup", "schema_tune"},
     "schema_tune": set(),
     "schema_stream": {"schema"},
+    "schema_train": {"schema"},
     "other_words": set(),
-    "config": {"errors", "lookup", "schema", "schema_stream", "other_words"},
+    "config": {"errors", "lookup", "schema", "schema_stream", "schema_train", "other_words"},
     "data": {"conversation", "errors", "lookup", "hashing", "cache"},
     "models": {"conversation", "errors", "lookup", "hashing", "cache", "python_config", "torchvision_ops"},
     "convert": FOUNDATION | {"config", "schema", "data"},

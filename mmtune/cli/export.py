@@ -25,7 +25,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("--layout", default="llama", choices=("llama", "internlm2"), help="names of merged weights")
     parser.add_argument(
         "--base", default="dequantized", choices=("dequantized", "original"),
-        help="what the adapter of a 4-bit run is merged into (dequantized)",
+        help="what the adapter of a quantized run is merged into (dequantized)",
     )  # fmt: skip
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights written (that of the run)"

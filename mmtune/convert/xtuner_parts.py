@@ -56,7 +56,7 @@ def convert_model(model: Section, verb: str, chat_template: str) -> dict[str, An
     llm["tune"] = "adapter" if lora.values else "frozen" if is_frozen else "full"
     if llm["tune"] == "full" and llm.pop("quantization", None):
         model.notes.append(
-            "model.llm.quantization_config: 4-bit weights cannot be trained in full; they are not quantized"
+            "model.llm.quantization_config: quantized weights cannot be trained in full; they are not quantized"
         )
     values: dict[str, Any] = {"llm": llm}
     if lora.values:
@@ -90,6 +90,8 @@ def _llm(llm: Section, chat_template: str) -> dict[str, Any]:
             llm.notes.append(f"model.llm.quantization_config.bnb_4bit_quant_type: {kind}; nf4 is used")
         values["quantization"] = "nf4"
         values["double_quantization"] = quantization.take("bnb_4bit_use_double_quant", bool, False)
+    elif quantization.take("load_in_8bit", bool, False):
+        values["quantization"] = "int8"
     quantization.drop("type", "llm_int8_threshold", "llm_int8_has_fp16_weight", "bnb_4bit_compute_dtype")
     quantization.drop_if(load_in_8bit=False)
     quantization.report()

@@ -17,8 +17,9 @@ from mmtune.models.adapter_start import without_start
 from mmtune.models.hub import is_hub_name
 from mmtune.models.internlm2 import MODEL_TYPE
 from mmtune.models.json_files import read_json
-from mmtune.models.language import keep_4bit_weights, load_llm
+from mmtune.models.language import load_llm
 from mmtune.models.methods import kind_of
+from mmtune.models.quantized import keep_4bit_weights
 from mmtune.models.weights import ADAPTER_FOLDER, read_tensors, write_tensors
 from mmtune.run_folder import write_json
 

@@ -26,7 +26,7 @@ class Format:
         check: refuses a run that the format cannot hold, before anything is written.
         write: writes the export. It may change the source's parts.
         read_back: asks the export by another library.
-        keeps_quantization: the adapter stays apart, so that a 4-bit run needs no 16-bit base.
+        keeps_quantization: the adapter stays apart, so that a quantized run needs no 16-bit base.
     """
 
     check: Callable[[Source], None]
@@ -65,7 +65,7 @@ def export_run(
         llm: where the base language model is now, if it moved.
         vision: where the vision encoder is now, if it moved.
         dtype: of the weights; None takes the run's.
-        base: for a 4-bit run, what its adapter is merged into: `dequantized` or `original` weights.
+        base: for a quantized run, what its adapter is merged into: `dequantized` or `original` weights.
         layout: `llama` or `internlm2` names; for `merged`.
         overwrite: replace an export that is there.
 
@@ -104,9 +104,10 @@ def _write_and_compare(source: Source, chosen: Format, output: Path) -> Parity:
 
 
 def _choose_base(source: Source) -> dict[str, float]:
-    """Put a 4-bit run on the base that was chosen; say and return how far the bases are apart."""
+    """Put a quantized run on the base that was chosen; say and return how far the bases are apart."""
     probes = make_probes(source.parts)
-    logits = {"4-bit": [probe.logits for probe in probes]}
+    bits = source.bits
+    logits = {bits: [probe.logits for probe in probes]}
     chosen: Parts | None = None
     for base in sorted(BASES, key=lambda name: name == source.base):  # the chosen one last: it is kept
         chosen = None  # the first base goes before the second comes: each is a whole 16- or 32-bit model
@@ -116,7 +117,7 @@ def _choose_base(source: Source) -> dict[str, float]:
     assert chosen is not None
     source.parts = chosen
     found = {}
-    for one, other in (("dequantized", "4-bit"), ("original", "4-bit"), ("original", "dequantized")):
+    for one, other in (("dequantized", bits), ("original", bits), ("original", "dequantized")):
         differences = [(a - b).abs() for a, b in zip(logits[one], logits[other], strict=True)]
         largest = max(float(difference.max()) for difference in differences)
         mean = sum(float(difference.mean()) for difference in differences) / len(differences)

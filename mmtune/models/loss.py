@@ -19,6 +19,7 @@ def answer_loss(
     head: Any,
     num_supervised_tokens: torch.Tensor | int | None = None,
     chunk_size: int | None = None,
+    label_smoothing_factor: float = 0.0,
 ) -> torch.Tensor:
     """Return the cross-entropy of the supervised tokens, computed at the positions that predict them.
 
@@ -33,6 +34,8 @@ def answer_loss(
         num_supervised_tokens: what the sum is divided by: the supervised tokens of the whole optimizer step, over
             accumulation and ranks. None divides by those of this batch.
         chunk_size: positions a chunk; None fits them to `MAX_LOGITS`.
+        label_smoothing_factor: share of the target that is spread evenly over the vocabulary (Szegedy et al. 2015,
+            arXiv:1512.00567, section 7); 0: all of it is on the label.
 
     Returns:
         A scalar in fp32; 0 with a gradient where the batch holds no label.
@@ -46,12 +49,14 @@ def answer_loss(
         chunk_size = max(1, MAX_LOGITS // head.out_features)
     pieces = list(zip(states.split(chunk_size), targets.split(chunk_size), strict=True))
     if len(pieces) == 1:
-        total = _summed_loss(*pieces[0], head)
+        total = _summed_loss(*pieces[0], head, label_smoothing_factor)
     else:
-        losses = [checkpoint(_summed_loss, *piece, head, use_reentrant=False) for piece in pieces]
+        losses = [
+            checkpoint(_summed_loss, *piece, head, label_smoothing_factor, use_reentrant=False) for piece in pieces
+        ]
         total = torch.stack(losses).sum()
     return total / (targets.numel() if num_supervised_tokens is None else num_supervised_tokens)
 
 
-def _summed_loss(states: torch.Tensor, targets: torch.Tensor, head: nn.Module) -> torch.Tensor:
-    return F.cross_entropy(head(states).float(), targets, reduction="sum")
+def _summed_loss(states: torch.Tensor, targets: torch.Tensor, head: nn.Module, smoothing: float) -> torch.Tensor:
+    return F.cross_entropy(head(states).float(), targets, reduction="sum", label_smoothing=smoothing)

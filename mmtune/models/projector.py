@@ -37,13 +37,14 @@ class Projector(nn.Module):
         return next(self.parameters()).dtype
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Map features float[..., in_features] to float[..., out_features]."""
+        """Map features float[..., in_features] of any dtype to float[..., out_features]."""
         return self.layers(self.normalized(features))
 
     def normalized(self, features: torch.Tensor) -> torch.Tensor:
         """Return features float[..., in_features] as the first layer gets them."""
-        features = features.to(self.dtype)
-        return (features - self.feature_mean) / self.feature_std if self.standardize else features
+        if self.standardize:
+            features = (features.to(self.feature_mean.dtype) - self.feature_mean) / self.feature_std
+        return features.to(self.dtype)
 
     @torch.no_grad()
     def fit_standardization(self, features: torch.Tensor) -> None:

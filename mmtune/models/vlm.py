@@ -13,6 +13,8 @@ from mmtune.conversation import IGNORE_INDEX, IMAGE_TOKEN_ID
 from mmtune.models.adalora import penalty
 from mmtune.models.attention import row_options
 from mmtune.models.loss import answer_loss
+from mmtune.models.neftune import add_noise
+from mmtune.models.precision import to_autocast
 from mmtune.models.projector import Projector
 from mmtune.models.prompts import (
     has_prefix,
@@ -37,6 +39,8 @@ class VisionLanguageModel(nn.Module):
 
     Attributes:
         checkpointed_share: of the language model's blocks, where gradient checkpointing is on.
+        neftune_noise_alpha: of the noise on text embeddings while training; 0: none. See `mmtune.models.neftune`.
+        label_smoothing_factor: of the loss while training; see `answer_loss`.
         adapter_start: first factors of an adapter that was taken out of the weights; see `adapter_start.py`.
     """
 
@@ -47,6 +51,7 @@ class VisionLanguageModel(nn.Module):
         assert (vision is None) == (projector is None)
         self.llm, self.vision, self.projector = llm, vision, projector
         self.checkpointed_share = 1.0
+        self.neftune_noise_alpha = self.label_smoothing_factor = 0.0
         self.adapter_start: dict[str, torch.Tensor] | None = None
 
     @property
@@ -59,6 +64,11 @@ class VisionLanguageModel(nn.Module):
     def config(self) -> Any:
         """The language model's config, where the Trainer and DeepSpeed look for `hidden_size`."""
         return self.base_llm.config
+
+    @property
+    def blocks(self) -> list[GradientCheckpointingLayer]:
+        """The blocks of the language model that can be computed again, from the first to the last."""
+        return [module for module in self.base_llm.modules() if isinstance(module, GradientCheckpointingLayer)]
 
     @property
     def device(self) -> torch.device:
@@ -120,11 +130,15 @@ class VisionLanguageModel(nn.Module):
         if image_features is not None:
             image_embeds = self.project(image_features)
         embeds = self.embed(input_ids, image_embeds)
+        if self.training and self.neftune_noise_alpha:
+            is_text = input_ids != IMAGE_TOKEN_ID
+            embeds = add_noise(embeds, is_text, self.neftune_noise_alpha, position_ids, sample_lengths)
         if image_embeds is None and self.projector is not None and self.training:
             embeds = embeds + self._image_gradients().to(embeds.dtype)
         hidden = self.hidden_states(embeds, position_ids, sample_lengths)
         head = self.base_llm.get_output_embeddings()
-        loss = answer_loss(hidden, labels, head, num_items_in_batch)
+        smoothing = self.label_smoothing_factor if self.training else 0.0
+        loss = answer_loss(hidden, labels, head, num_items_in_batch, label_smoothing_factor=smoothing)
         orthogonality = penalty(self.llm)
         if orthogonality is not None:
             loss = loss + orthogonality * _share(labels, num_items_in_batch)
@@ -155,6 +169,7 @@ class VisionLanguageModel(nn.Module):
         if sample_lengths is not None and embeds.shape[:2] == (1, sum(sample_lengths)):
             options = row_options(self.base_llm, sample_lengths, embeds.device)
         body = self.base_llm.get_decoder()
+        embeds = to_autocast(embeds)
         states = body(inputs_embeds=embeds, position_ids=position_ids, use_cache=False, **options).last_hidden_state
         return states if is_own is None else states[:, is_own]
 
@@ -181,8 +196,8 @@ class VisionLanguageModel(nn.Module):
         A share of `checkpointed_share` of them, from the first one on; the others keep what they computed.
         """
         self.base_llm.activation_checkpointing_enable({"use_reentrant": False})
-        blocks = [module for module in self.base_llm.modules() if isinstance(module, GradientCheckpointingLayer)]
-        for block in blocks[math.ceil(self.checkpointed_share * len(blocks)) :]:
+        number = math.ceil(self.checkpointed_share * len(self.blocks) - 1e-9)
+        for block in self.blocks[number:]:
             block.gradient_checkpointing = False
 
     activation_checkpointing_enable = gradient_checkpointing_enable

@@ -1,12 +1,14 @@
 """From our `train:` section to Hugging Face's TrainingArguments, in this file alone."""
 
 import torch
-from transformers import SchedulerType, TrainingArguments
-from transformers.training_args import OptimizerNames
+from transformers import TrainingArguments
 
 from mmtune.errors import ConfigError
-from mmtune.lookup import lookup
+from mmtune.models.precision import require_trainable
 from mmtune.schema import TrainConfig
+from mmtune.training.optimizers import optim_args_text, optimizer_name, require_optimizer, require_schedule
+
+ALL_LINEAR = "all-linear"
 
 
 class PlacedTrainingArguments(TrainingArguments):
@@ -19,7 +21,12 @@ class PlacedTrainingArguments(TrainingArguments):
 
 
 def training_arguments(
-    config: TrainConfig, device: torch.device, dtype: torch.dtype, *, skips_on_resume: bool = True
+    config: TrainConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    skips_on_resume: bool = True,
+    has_checkpointing: bool = False,
 ) -> TrainingArguments:
     """Return the Trainer's arguments for a run.
 
@@ -28,16 +35,19 @@ def training_arguments(
     Args:
         config: the section `train`.
         device: where the model is.
-        dtype: of the language model. Under bfloat16, adapters and projector stay fp32 and compute in it (autocast).
+        dtype: that the language model computes in; see `mmtune.models.precision`.
         skips_on_resume: pass over the batches that were trained before; not for a stream, which would be read for it.
+        has_checkpointing: compute blocks again in the backward pass.
 
     Raises:
-        ConfigError: the Trainer refuses a value, such as the name of an optimizer or a schedule.
+        ConfigError: the Trainer refuses a value, such as the name of an optimizer or a schedule, or the device cannot
+            train in the dtype.
     """
-    lookup({name.value: name for name in OptimizerNames}, config.optim, "train.optim")
-    lookup({name.value: name for name in SchedulerType}, config.lr_scheduler_type, "train.lr_scheduler_type")
+    require_trainable(dtype, device, config.pure_bf16)
+    optim = optimizer_name(config.optim)
+    require_schedule(config.lr_scheduler_type, config.lr_scheduler_kwargs)
     try:
-        return PlacedTrainingArguments(
+        arguments = PlacedTrainingArguments(
             output_dir=config.output_dir,
             per_device_train_batch_size=config.per_device_train_batch_size,
             gradient_accumulation_steps=config.gradient_accumulation_steps,
@@ -45,18 +55,22 @@ def training_arguments(
             max_steps=config.max_steps,
             learning_rate=config.learning_rate,
             lr_scheduler_type=config.lr_scheduler_type,
+            lr_scheduler_kwargs=config.lr_scheduler_kwargs,
             warmup_steps=config.warmup_ratio,  # below 1 it is a share of all steps
-            optim=config.optim,
+            optim=optim,
+            optim_args=optim_args_text(optim, config.optim_args),
+            optim_target_modules=_target_modules(config.optim_target_modules),
             adam_beta1=config.adam_beta1,
             adam_beta2=config.adam_beta2,
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
-            activation_checkpointing=config.gradient_checkpointing,
+            activation_checkpointing=has_checkpointing,
             logging_steps=config.logging_steps,
             logging_nan_inf_filter=False,
             save_strategy="steps" if config.save_steps > 0 else "no",
             save_steps=max(config.save_steps, 1),
             bf16=dtype == torch.bfloat16,
+            fp16=dtype == torch.float16,
             seed=config.seed,
             dataloader_num_workers=config.dataloader_num_workers,
             ignore_data_skip=not skips_on_resume,
@@ -69,3 +83,10 @@ def training_arguments(
         )
     except (ValueError, KeyError, ImportError) as error:
         raise ConfigError("train", f"the Trainer refuses this: {str(error).splitlines()[0][:300]}") from None
+    require_optimizer(arguments)
+    return arguments
+
+
+def _target_modules(names: list[str] | None) -> list[str] | str | None:
+    """The Trainer knows `all-linear` as a text alone."""
+    return ALL_LINEAR if names == [ALL_LINEAR] else names

@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import TrainerCallback
 
 from mmtune.conversation import IGNORE_INDEX
+from mmtune.models.precision import compute_dtype
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.work import StepWork, matmul_rate
 
@@ -73,7 +74,7 @@ class StepMeter(TrainerCallback):
     def __init__(self, model: VisionLanguageModel, image_size: int | None):
         self.model = model
         self.work = StepWork(model, image_size)
-        self.matmul_rate = matmul_rate(model.device, next(iter(model.llm.parameters())).dtype)
+        self.matmul_rate = matmul_rate(model.device, compute_dtype(model.base_llm))
         self.watch = Stopwatch(model.device)
         self.hooks: list[RemovableHandle] = []
         self._forget()

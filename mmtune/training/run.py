@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from transformers import set_seed
 
@@ -25,8 +26,8 @@ from mmtune.errors import CheckpointError, ConfigError
 from mmtune.models.adapter_start import start_from_weights, starts_from_weights
 from mmtune.models.fused_lora import fuse_lora
 from mmtune.models.gated_mlp import recompute_gated_activations
-from mmtune.models.language import choose_dtype
 from mmtune.models.liger import use_liger_kernels
+from mmtune.models.precision import choose_dtype, keep_trained_weights_in
 from mmtune.models.weights import save_weights
 from mmtune.progress import Bars
 from mmtune.run_folder import (
@@ -47,6 +48,7 @@ from mmtune.training.callbacks import LOG_FILE, ProgressBar, RunLog
 from mmtune.training.data import PROBLEMS_FILE, load_data
 from mmtune.training.meter import StepMeter
 from mmtune.training.rows import choose_collator
+from mmtune.training.start_table import start_table
 from mmtune.training.trainer import RunTrainer
 
 log = logging.getLogger(__name__)
@@ -79,9 +81,11 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
     set_seed(config.train.seed)
     started = time.monotonic()
     parts = build_parts(config.model, device, reader)
-    log.info("%s on %s, built in %.1f s", _trained_parts(parts), device.type, time.monotonic() - started)
+    log.info("built on %s in %.1f s", device.type, time.monotonic() - started)
     collator = choose_collator(config, parts.model)
     _quicken(config, parts)
+    if not config.train.pure_bf16:
+        keep_trained_weights_in(parts.model, torch.float32)
     loaded: list[str] = []
     if config.model.init_from is not None and checkpoint is None:
         loaded = load_initial_weights(config.model, parts)
@@ -95,6 +99,8 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
             parts.model.adapter_start = start_from_weights(parts.model.llm)
         if "projector" not in loaded:
             calibrate_projector(config.model, parts, data.samples)
+    if config.train.pure_bf16:
+        keep_trained_weights_in(parts.model, torch.bfloat16)
 
     models = base_models(config.model)
 
@@ -106,6 +112,7 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
     run_log = RunLog(folder, meter, _step_of(checkpoint))
     bar = ProgressBar(verb, data.num_samples, Console(file=sys.stderr))
     trainer = RunTrainer(parts.model, config, data.rows, collator, write_run, meter, [run_log, bar])
+    log.info("%s", start_table(config, parts.model))
     try:
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
@@ -213,22 +220,6 @@ def _write_parts(folder: Path, parts: Parts) -> None:
     parts.tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
     if parts.transform is not None:
         write_json(folder / PREPROCESSOR_FILE, parts.transform.to_dict())
-
-
-def _trained_parts(parts: Parts) -> str:
-    """Say which parts train and how large they are."""
-    model, texts = parts.model, []
-    for name in ("vision", "projector", "llm"):
-        part = getattr(model, name)
-        if part is not None:
-            total = sum(value.numel() for value in part.parameters())
-            trained = sum(value.numel() for value in part.parameters() if value.requires_grad)
-            texts.append(
-                f"{name} {total / 1e6:.1f} M ({trained / 1e6:.2f} M trained)"
-                if trained
-                else f"{name} {total / 1e6:.1f} M"
-            )
-    return ", ".join(texts)
 
 
 def _step_of(checkpoint: Path | None) -> int:

@@ -1,6 +1,8 @@
 """Optimizer, scheduler and random states as safetensors and JSON: what a resume needs beside the weights. No pickle."""
 
+import importlib
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,12 @@ from mmtune.models.weights import read_tensors, write_tensors
 from mmtune.run_folder import read_json, write_json
 
 STATE_FOLDER = "state"
+PROJECTIONS = {
+    "galore": ("galore_torch.galore_projector", "GaLoreProjector"),
+    "apollo random": ("apollo_torch.random_projector", "GradientProjector"),
+    "apollo svd": ("apollo_torch.svd_projector", "GaLoreProjector"),
+}
+"""Objects that low-rank optimizers keep beside tensors -> their module and class. No other class is ever made."""
 
 
 def save_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
@@ -32,6 +40,7 @@ def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
     slots = _with_tensors(facts["slots"], read_tensors(folder / "optimizer.safetensors"))
     state = {int(index): values for index, values in slots.items()}
     optimizer.load_state_dict({"state": state, "param_groups": facts["param_groups"]})
+    _move_projections(optimizer)
     scheduler.load_state_dict(facts["scheduler"])
 
 
@@ -49,25 +58,72 @@ def load_values(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[
     return read_tensors(folder / f"{name}.safetensors"), read_json(folder / f"{name}.json")
 
 
-def _without_tensors(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """Return nested dicts with each tensor replaced by `{"tensor": its name}`; the tensors go to `tensors`.
+def save_scaler(folder: Path, scaler: Any) -> None:
+    """Write the state of a GradScaler, numbers alone, to `state/scaler.json`."""
+    (folder / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
+    write_json(folder / STATE_FOLDER / "scaler.json", scaler.state_dict())
 
-    8-bit optimizers nest dicts and share one table between many parameters.
+
+def load_scaler(folder: Path, scaler: Any) -> None:
+    """Read what `save_scaler` wrote."""
+    scaler.load_state_dict(read_json(folder / STATE_FOLDER / "scaler.json"))
+
+
+def _without_tensors(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Return nested values with each tensor replaced by `{"tensor": its name}`; the tensors go to `tensors`.
+
+    Files hold tensors row by row. How a tensor lies in memory decides in which order a matrix product adds up, so the
+    strides of others, such as what a singular value decomposition returns, are kept for an exact resume.
+    8-bit optimizers nest dicts and share one table between many parameters. The projections of low-rank optimizers are
+    objects: `{"projection": its kind, "values": its attributes}`.
     """
     if isinstance(value, dict):
         return {str(key): _without_tensors(item, f"{name}/{key}".strip("/"), tensors) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_tensors(item, f"{name}/{number}", tensors) for number, item in enumerate(value)]
+    if (kind := _projection_kind(value)) is not None:
+        return {"projection": kind, "values": _without_tensors(vars(value), name, tensors)}
     if not isinstance(value, torch.Tensor):
         return value
     tensors[name] = value.clone()
-    return {"tensor": name}
+    return {"tensor": name} if value.is_contiguous() else {"tensor": name, "stride": list(value.stride())}
 
 
 def _with_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_with_tensors(item, tensors) for item in value]
     if not isinstance(value, dict):
         return value
-    if value.keys() == {"tensor"}:
-        return tensors[value["tensor"]]
+    if value.keys() in ({"tensor"}, {"tensor", "stride"}):
+        tensor = tensors[value["tensor"]]
+        return _laid_out(tensor, value["stride"], tensor.device) if "stride" in value else tensor
+    if value.keys() == {"projection", "values"}:
+        module, name = PROJECTIONS[value["projection"]]
+        projection = object.__new__(getattr(importlib.import_module(module), name))
+        vars(projection).update(_with_tensors(value["values"], tensors))
+        return projection
     return {key: _with_tensors(item, tensors) for key, item in value.items()}
+
+
+def _projection_kind(value: Any) -> str | None:
+    place = type(value).__module__, type(value).__qualname__
+    return next((kind for kind, known in PROJECTIONS.items() if known == place), None)
+
+
+def _move_projections(optimizer: Any) -> None:
+    """Bring projections to their parameters; torch moves tensors alone."""
+    for parameter, slots in optimizer.state.items():
+        for value in slots.values():
+            if _projection_kind(value) is not None:
+                matrix = value.ortho_matrix
+                matrices = matrix if isinstance(matrix, list) else [matrix]
+                moved = [_laid_out(item, item.stride(), parameter.device) for item in matrices]
+                value.ortho_matrix = moved if isinstance(matrix, list) else moved[0]
+
+
+def _laid_out(tensor: torch.Tensor, stride: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Copy a tensor to a device with the given strides."""
+    return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=device).copy_(tensor)
 
 
 def save_random_state(folder: Path) -> None:

@@ -15,21 +15,25 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.stream import StreamDataset
 from mmtune.models.adalora import is_adalora, set_state, state_of
-from mmtune.models.language import choose_dtype
 from mmtune.models.methods import loraplus_lr_ratio
+from mmtune.models.precision import choose_dtype
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import load_weights
 from mmtune.run_folder import write_manifest
 from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
+from mmtune.training.checkpointing import checkpointed_share
 from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter
+from mmtune.training.optimizers import make_optimizer
 from mmtune.training.rows import Collator
 from mmtune.training.state import (
     load_optimizer,
     load_random_state,
+    load_scaler,
     load_values,
     save_optimizer,
     save_random_state,
+    save_scaler,
     save_values,
 )
 from mmtune.training.steps import batch_sampler
@@ -63,7 +67,9 @@ class RunTrainer(Trainer):
         callbacks: list[TrainerCallback],
     ):
         self.run_config, self.write_run, self.vlm, self.rows, self.meter = config, write_run, model, dataset, meter
-        model.checkpointed_share = config.train.gradient_checkpointing_fraction
+        model.neftune_noise_alpha = config.train.neftune_noise_alpha or 0.0
+        model.label_smoothing_factor = config.train.label_smoothing_factor
+        model.checkpointed_share = checkpointed_share(config, model, dataset)
         self.unfreezing = GradualUnfreezing(model, config)
         super().__init__(
             model=model,
@@ -72,6 +78,7 @@ class RunTrainer(Trainer):
                 model.device,
                 choose_dtype(config.model.llm.dtype, model.device),
                 skips_on_resume=not isinstance(dataset, StreamDataset),
+                has_checkpointing=model.checkpointed_share > 0,
             ),
             data_collator=collator,
             train_dataset=dataset,
@@ -114,8 +121,7 @@ class RunTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give each part its own learning rate and weight decay; norms and biases have none."""
         if self.optimizer is None:
-            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args)
-            self.optimizer = optimizer_class(self._parameter_groups(), **options)
+            self.optimizer = make_optimizer(self.args, self.vlm, self._parameter_groups())
         return self.optimizer
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
@@ -168,6 +174,14 @@ class RunTrainer(Trainer):
             load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
             if is_adalora(self.vlm.llm):
                 set_state(self.vlm.llm, *load_values(Path(checkpoint), ADALORA))
+
+    def _save_scaler(self, output_dir: str) -> None:
+        if self.accelerator.scaler is not None:
+            save_scaler(Path(output_dir), self.accelerator.scaler)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and self.accelerator.scaler is not None:
+            load_scaler(Path(checkpoint), self.accelerator.scaler)
 
     def _save_rng_state(self, output_dir: str) -> None:
         save_random_state(Path(output_dir))

@@ -48,7 +48,10 @@ def ready(config_file, data_file, record):
         ("accumulative_counts=16", "Here it is called train.gradient_accumulation_steps."),
         ("train.seed=soon", "config.yaml: 'train.seed' must be a whole number (got \"soon\")."),
         ("train.learning_rate=fast", "'train.learning_rate' must be a number (got \"fast\")."),
-        ("train.gradient_checkpointing=maybe", "'train.gradient_checkpointing' must be true or false (got \"maybe\")."),
+        (
+            "train.gradient_checkpointing=maybe",
+            "'train.gradient_checkpointing' must be true or false or auto (got \"maybe\").",
+        ),
         ("train.output_dir=null", "'train.output_dir' must be a text (got null)."),
         ("train.save_total_limit=x", "'train.save_total_limit' must be a whole number or null (got \"x\")."),
         (

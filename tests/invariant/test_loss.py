@@ -3,6 +3,7 @@
 import pytest
 import torch
 from transformers import LlamaForCausalLM
+from transformers.trainer_pt_utils import LabelSmoother
 
 from mmtune.conversation import IGNORE_INDEX
 from mmtune.data.collate import collate
@@ -68,3 +69,25 @@ def test_a_batch_without_labels_has_loss_zero_and_a_gradient(llm):
     loss.backward()
     assert loss.item() == 0.0
     assert llm.model.embed_tokens.weight.grad is not None
+
+
+@pytest.mark.parametrize("chunk_size", [None, 7])
+def test_label_smoothing_is_that_of_transformers_on_full_logits(llm, batch, chunk_size):
+    hidden = llm.model(batch["input_ids"]).last_hidden_state.detach().requires_grad_()
+    expected = LabelSmoother(epsilon=0.1)({"logits": llm.lm_head(hidden)}, batch["labels"], shift_labels=True)
+    (expected_gradient,) = torch.autograd.grad(expected, hidden)
+    found = answer_loss(hidden, batch["labels"], llm.lm_head, chunk_size=chunk_size, label_smoothing_factor=0.1)
+    (gradient,) = torch.autograd.grad(found, hidden)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, expected_gradient)
+    plain = answer_loss(hidden, batch["labels"], llm.lm_head)
+    assert not torch.allclose(found, plain)
+
+
+def test_labels_are_smoothed_in_training_alone(llm, batch):
+    model = VisionLanguageModel(llm)
+    model.label_smoothing_factor = 0.1
+    smooth, plain = model.train()(**batch)["loss"], model.eval()(**batch)["loss"]
+    expected = LabelSmoother(epsilon=0.1)(llm(batch["input_ids"]), batch["labels"], shift_labels=True)
+    torch.testing.assert_close(smooth, expected)
+    torch.testing.assert_close(plain, llm(**batch).loss)
