@@ -20,6 +20,7 @@ from mmtune.build import (
     load_initial_weights,
 )
 from mmtune.build_data import build_reader
+from mmtune.build_stack import with_own_stack
 from mmtune.config import to_values
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.models.fused_lora import fuse_lora
@@ -77,8 +78,11 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
 
     set_seed(config.train.seed)
     started = time.monotonic()
-    parts = build_parts(config.model, device, reader)
+    model_config = config.model if checkpoint is None else with_own_stack(config.model, checkpoint)
+    parts = build_parts(model_config, device, reader)
     log.info("%s on %s, built in %.1f s", _trained_parts(parts), device.type, time.monotonic() - started)
+    if config.model.stack_on:
+        log.info("the new adapter is stacked on %s", " and ".join(config.model.stack_on))
     collator = choose_collator(config, parts.model)
     _quicken(config, parts)
     if config.model.init_from is not None:
