@@ -87,7 +87,7 @@ def add_adapter(model: Any, folder: Path, name: str) -> PeftModel:
         CheckpointError: it is of another kind than those there, cannot be shared, or does not fit the model.
     """
     config = _read_config(folder)
-    require_shareable(config, folder)
+    _check_shareable(config, folder)
     if isinstance(model, PeftModel):
         there = kind_of(next(iter(model.peft_config.values())))
         if kind_of(config) != there:
@@ -121,12 +121,19 @@ def kind_of(config: PeftConfig) -> str:
     return kind.value.lower()
 
 
-def require_shareable(config: Any, folder: Path) -> None:
+def require_shareable(folder: Path) -> None:
     """Refuse an adapter that comes with changes to the base model, which others would see.
+
+    Args:
+        folder: of the adapter, in PEFT's layout.
 
     Raises:
         CheckpointError: see above.
     """
+    _check_shareable(_read_config(folder), folder)
+
+
+def _check_shareable(config: Any, folder: Path) -> None:
     start = config.to_dict().get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(CHANGES_BASE):
         message = f"its adapter started as {start}, which changes the base model's weights, so none can share them."
