@@ -51,12 +51,13 @@ MAY_IMPORT = {
     "build_stack": BUILT - {"build", "build_data"},
     "build": BUILT,
     "chat": BUILT,
+    "merge": BUILT,
     "training": BUILT,
     "evaluate": BUILT | {"chat"},
     "export": BUILT | {"chat"},
     "benchmark": BUILT | {"training", "testing", "testing_vision"},
     "recipe": BUILT | {"training", "evaluate", "chat"},
-    "cli": BUILT | {"training", "evaluate", "export", "chat", "recipe", "convert", "benchmark", "__init__"},
+    "cli": BUILT | {"training", "evaluate", "export", "chat", "recipe", "convert", "benchmark", "merge", "__init__"},
     "__main__": {"cli"},
 }
 """Module or package of mmtune -> what of mmtune it may import, at the top of a file or inside a function."""
