@@ -134,6 +134,7 @@ def _combine_loras(model: PeftModel, weights: dict[str, float], chosen: str, how
     add(
         names, list(weights.values()), MERGED, combination_type=chosen, density=how.density, svd_rank=how.svd_rank,
         majority_sign_method=how.majority_sign_method or "total",
+        svd_full_matrices=False,  # the vectors beyond the rank are thrown away: the result is the same
     )  # fmt: skip
     _check_layers(model, names, LoraLayer, "lora_A")
     rank = model.peft_config[MERGED].to_dict()["r"]
