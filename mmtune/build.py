@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mmtune.build_data import Reader, build_reader, vision_options
+from mmtune.build_stack import initial_parts, stack_of, with_own_stack
 from mmtune.cache import cache_folder
 from mmtune.conversation import IGNORE_INDEX, Conversation, Sample
 from mmtune.data.dataset import SampleDataset
@@ -24,11 +25,12 @@ from mmtune.models.adapters import attach_adapter, attach_vision_adapter
 from mmtune.models.language import llm_folder, load_llm
 from mmtune.models.precision import choose_dtype, compute_dtype, computing_in
 from mmtune.models.projector import Projector
+from mmtune.models.stacking import stack_adapters
 from mmtune.models.tuning import set_trained
 from mmtune.models.vision import load_vision, vision_path
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.warm_start import fit_to_words
-from mmtune.models.weights import held_parts, load_weights, wanted_parts
+from mmtune.models.weights import load_weights, wanted_parts
 from mmtune.models.xtuner import load_xtuner
 from mmtune.models.xtuner_files import is_xtuner
 from mmtune.run_folder import VERSIONS_FILE, read_config, read_json, require_complete
@@ -98,6 +100,8 @@ def build_parts(config: ModelConfig, device: torch.device, reader: Reader | None
     )
     if config.adapter is not None:
         llm = attach_adapter(llm, config.adapter)
+        if config.stack_on:
+            stack_adapters(llm, stack_of(config))
     else:
         set_trained(llm, config.llm.tune, "model.llm.tune")
     vision = projector = None
@@ -202,13 +206,11 @@ def load_initial_weights(config: ModelConfig, parts: Parts) -> list[str]:
     if is_xtuner(folder):
         return load_xtuner(parts.model, folder)
     require_complete(folder)
-    held, wanted = held_parts(folder), wanted_parts(parts.model)
+    held, wanted = initial_parts(config, folder), wanted_parts(parts.model)
     left_over = [part for part in held if part not in wanted]
     if left_over:
         message = f"holds a trained {', '.join(left_over)} that this config has no place for."
         raise CheckpointError(folder, f"{message} Set the same `tune` and `adapter`.")
-    if not held:
-        raise CheckpointError(folder, "holds no trained weights. Name a run folder of `mmtune pretrain`.")
     return load_weights(parts.model, folder, parts=tuple(held))
 
 
@@ -233,6 +235,7 @@ def load_run(
     folder = Path(folder)
     require_complete(folder)
     config = read_config(folder)
+    config.model = with_own_stack(config.model, folder)
     if llm is not None:
         config.model.llm.name_or_path = llm
     if vision is not None and config.model.vision is not None:

@@ -68,6 +68,7 @@ class ModelConfig:
     vision: VisionConfig | None = None  # null: text only
     projector: ProjectorConfig | None = None
     adapter: dict[str, Any] | None = None  # `kind`, a key of mmtune.models.methods.METHODS, and PEFT's own keys of it
+    stack_on: list[str] = field(default_factory=list)  # runs whose LLM adapters stay frozen below the new one
     init_from: str | None = None  # a run folder, or weights of XTuner, whose parts this run starts from
     hub: Literal["huggingface", "modelscope"] = "huggingface"  # where a hub name such as owner/model is looked up
 
@@ -269,6 +270,8 @@ def wrong_values(config: Config, verb: str) -> Iterator[str]:
         yield f"'model.{present}' is set but 'model.{absent}' is not. Set both to see images, none for text."
     if (model.llm.tune == "adapter") != (model.adapter is not None):
         yield "'model.adapter' and 'model.llm.tune: adapter' go together. Set both, or none."
+    if model.stack_on and model.adapter is None:
+        yield "'model.stack_on' needs a new 'model.adapter' to stack. Set one, or leave stack_on out."
     if model.vision is not None and (model.vision.tune == "adapter") != (model.vision.adapter is not None):
         yield "'model.vision.adapter' and 'model.vision.tune: adapter' go together. Set both, or none."
     yield from wrong_tune("model.llm.tune", model.llm.tune, model.llm.quantization)

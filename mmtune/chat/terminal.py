@@ -3,38 +3,39 @@
 from rich.console import Console
 
 from mmtune.chat.session import ChatSession
+from mmtune.chat.switching import UNLOADED, AdapterSwitch
 from mmtune.errors import MMTuneError
 
-HELP = "/image PATH shows an image, /reset starts anew, /exit leaves (so does Ctrl-D)."
+HELP = (
+    "/image PATH shows an image, /reset starts anew, /adapter lists runs and switches, /exit leaves (so does Ctrl-D)."
+)
 
 
-def chat_loop(session: ChatSession, console: Console, image: str | None = None) -> None:
+def chat_loop(session: ChatSession, console: Console, image: str | None = None, *, switch: AdapterSwitch) -> None:
     """Read questions and print answers until the user leaves.
 
     Args:
-        session: the dialogue.
+        session: the dialogue, with the parts of the switch.
         console: where to write; questions come from standard input.
         image: shown with the first question.
+        switch: which run answers.
     """
     console.print(
         f"[dim]{HELP}[/dim]" + (f" [dim]The first question is about {image}.[/dim]" if image else ""),
         highlight=False,
     )
     waiting: tuple[str, ...] = (image,) if image else ()
-    while True:
-        try:
-            text = console.input("[bold cyan]you:[/] ").strip()
-        except (EOFError, KeyboardInterrupt):
-            console.print()
-            return
+    while (text := _read(console)) not in ("/exit", "EXIT"):
         if not text:
             continue
-        if text in ("/exit", "EXIT"):
-            return
         if text in ("/reset", "RESET"):
             session.reset()
             waiting = (image,) if image else ()
             console.print("[dim]the dialogue starts anew[/dim]")
+        elif text.split()[0] == "/adapter":
+            if _switch(switch, console, text.removeprefix("/adapter").strip()):
+                session.reset()
+                waiting = (image,) if image else ()
         elif text == "/help":
             console.print(f"[dim]{HELP}[/dim]", highlight=False)
         elif text.startswith("/image "):
@@ -43,6 +44,31 @@ def chat_loop(session: ChatSession, console: Console, image: str | None = None) 
             console.print(f"unknown command {text.split()[0]}. {HELP}", markup=False, highlight=False)
         else:
             waiting = _ask(session, console, text, waiting)
+
+
+def _read(console: Console) -> str:
+    """Return what the user types; Ctrl-D and Ctrl-C leave."""
+    try:
+        return console.input("[bold cyan]you:[/] ").strip()
+    except (EOFError, KeyboardInterrupt):
+        console.print()
+        return "/exit"
+
+
+def _switch(switch: AdapterSwitch, console: Console, name: str) -> bool:
+    """List the runs, or let one of them answer; return whether another one does now."""
+    if not name:
+        names = [f"{known} (answers)" if known == switch.active else known for known in (*switch.names, UNLOADED[0])]
+        console.print(f"{', '.join(names)}. /adapter NAME switches.", markup=False, highlight=False)
+        return False
+    try:
+        switch.select(name)
+    except MMTuneError as error:
+        console.print(str(error), markup=False, style="red", highlight=False)
+        return False
+    now = "no adapter: the base model answers" if switch.active in UNLOADED else f"{switch.active} answers"
+    console.print(f"{now}; the dialogue starts anew", markup=False, style="dim", highlight=False)
+    return True
 
 
 def _ask(session: ChatSession, console: Console, text: str, images: tuple[str, ...]) -> tuple[str, ...]:

@@ -16,6 +16,10 @@ def add(verbs: Any) -> None:
         "  mmtune chat runs/demo/finetune --image photo.jpg --prompt 'What is this?'",
     )
     parser.add_argument("folder", metavar="RUN", help="a run folder, or a checkpoint in it")
+    parser.add_argument(
+        "--adapters", nargs="+", default=[], metavar="RUN",
+        help="more runs on the same base models; /adapter NAME switches among them in the dialogue",
+    )  # fmt: skip
     parser.add_argument("--image", metavar="FILE", help="shown with the first question")
     parser.add_argument("--prompt", metavar="TEXT", help="ask this one question, print the answer and leave")
     parser.add_argument("--system", metavar="TEXT", help="a system message")
@@ -35,18 +39,22 @@ def run(args: argparse.Namespace) -> int:
     """Chat."""
     from rich.console import Console
 
-    from mmtune.build import load_run
     from mmtune.chat.generate import Decoding
     from mmtune.chat.session import ChatSession
+    from mmtune.chat.switching import AdapterSwitch
     from mmtune.chat.terminal import chat_loop
     from mmtune.data.image_files import open_image
+    from mmtune.errors import ConfigError
 
     if args.image is not None:
         open_image(args.image, "--image")  # a wrong path is said before the model loads
-    parts = load_run(args.folder, llm=args.llm, vision=args.vision)
-    session = ChatSession(parts, Decoding(args.max_new_tokens, args.temperature, args.top_p), args.system)
+    if args.adapters and args.prompt is not None:
+        message = "a dialogue switches among runs, and --prompt asks one. Leave one of the two out."
+        raise ConfigError("--adapters", f"{message} `mmtune compare` asks several runs the same.")
+    switch = AdapterSwitch([args.folder, *args.adapters], llm=args.llm, vision=args.vision)
+    session = ChatSession(switch.parts, Decoding(args.max_new_tokens, args.temperature, args.top_p), args.system)
     if args.prompt is not None:
         print(session.ask(args.prompt, (args.image,) if args.image else ()))
     else:
-        chat_loop(session, Console(), args.image)
+        chat_loop(session, Console(), args.image, switch=switch)
     return 0

@@ -133,6 +133,7 @@ def _load(name: str, last: str, device: torch.device) -> Parts:
         return load_run(name, device=device)
     config = read_config(Path(last)).model
     config.vision = config.projector = config.adapter = None
+    config.stack_on = []
     config.llm.tune = "frozen"
     parts = build_parts(config, device)
     parts.model.eval()

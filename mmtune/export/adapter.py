@@ -51,6 +51,10 @@ def require_adapter(source: Source) -> PeftModel:
         held = f"kind: {kind} trains the model itself" if kind else f"model.llm.tune: {source.config.model.llm.tune}"
         message = f"holds no adapter of PEFT ({held}). Take --format merged."
         raise CheckpointError(source.folder, message)
+    if len(llm.peft_config) > 1:
+        message = f"its adapter is stacked on {len(llm.peft_config) - 1} others, and this format holds one."
+        mend = "Take --format merged, or make them one: mmtune merge"
+        raise CheckpointError(source.folder, f"{message} {mend} {source.folder} -o FOLDER.")
     return llm
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import CLIPVisionModel, PreTrainedModel
 
 from mmtune.build import Parts, build_parts, choose_device, load_run
+from mmtune.build_stack import with_own_stack
 from mmtune.errors import CheckpointError
 from mmtune.models.houlsby import has_houlsby
 from mmtune.models.language import llm_folder
@@ -78,6 +79,7 @@ def open_run(
     """
     parts = load_run(folder, llm=llm, vision=vision)
     config = read_config(folder)
+    config.model = with_own_stack(config.model, folder)
     config.model.llm.name_or_path = llm or config.model.llm.name_or_path
     if config.model.vision is not None:
         config.model.vision.name = vision or config.model.vision.name

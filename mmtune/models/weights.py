@@ -18,6 +18,8 @@ from mmtune.models.vlm import VisionLanguageModel
 
 ADAPTER_FOLDER = "adapter"
 VISION_ADAPTER_FOLDER = "vision_adapter"
+STACK_FOLDER = "stacked"
+TRAINED = "default"  # PEFT's name of a model's own adapter; those that it is stacked on have others
 ADAPTER_FILE = "adapter_model.safetensors"
 START_FILE = "start.safetensors"
 PROMPT_FILE = "prompt_encoder.safetensors"
@@ -34,6 +36,8 @@ def save_weights(model: VisionLanguageModel, folder: Path) -> None:
         _save_adapter(model.llm, folder / ADAPTER_FOLDER)
         if model.adapter_start is not None:
             write_tensors(folder / ADAPTER_FOLDER / START_FILE, model.adapter_start)
+        for number, name in enumerate(stacked_names(model.llm)):
+            save_named_adapter(model.llm, name, folder / STACK_FOLDER / str(number))
     if model.vision is not None and isinstance(model.vision.tower, PeftModel):
         _save_adapter(model.vision.tower, folder / VISION_ADAPTER_FOLDER)
     for name, part in _fully_tuned(model).items():
@@ -42,11 +46,24 @@ def save_weights(model: VisionLanguageModel, folder: Path) -> None:
 
 def _save_adapter(wrapped: PeftModel, folder: Path) -> None:
     with whole_ranks(wrapped):
-        wrapped.save_pretrained(str(folder), save_embedding_layers=False)
+        wrapped.save_pretrained(str(folder), save_embedding_layers=False, selected_adapters=[TRAINED])
     if has_prompts(wrapped):  # PEFT's file holds the virtual tokens alone, not what they are made by
         write_tensors(folder / PROMPT_FILE, prompt_encoder(wrapped).state_dict())
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     _use_default_mode(folder / ADAPTER_FILE)
+
+
+def stacked_names(wrapped: PeftModel) -> list[str]:
+    """Return PEFT's names of the adapters that the trained one is stacked on, the lowest first."""
+    return [name for name in wrapped.peft_config if name != TRAINED]
+
+
+def save_named_adapter(wrapped: PeftModel, name: str, folder: Path) -> None:
+    """Write one of several adapters into a folder of its own, in PEFT's layout for an adapter alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = get_peft_model_state_dict(wrapped, adapter_name=name, save_embedding_layers=False)
+    write_tensors(folder / ADAPTER_FILE, tensors)
+    wrapped.peft_config[name].save_pretrained(str(folder))
 
 
 def load_weights(model: VisionLanguageModel, folder: Path, *, parts: tuple[str, ...] | None = None) -> list[str]:
@@ -142,21 +159,22 @@ def load_strictly(part: nn.Module, tensors: dict[str, torch.Tensor], path: Path,
             own[name].copy_(value)
 
 
-def load_adapter(wrapped: Any, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Load tensors into the adapter of a part, whose names and shapes must be the same.
+def load_adapter(wrapped: Any, tensors: dict[str, torch.Tensor], path: Path, name: str = TRAINED) -> None:
+    """Load tensors into an adapter of a part, whose names and shapes must be the same.
 
     Args:
         wrapped: a PeftModel.
         tensors: by PEFT's names in files, without the adapter's name.
         path: where they come from, for errors.
+        name: PEFT's name of the adapter.
 
     Raises:
         CheckpointError: names are missing or left over, or a shape differs.
     """
     with whole_ranks(wrapped):
-        own = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+        own = get_peft_model_state_dict(wrapped, adapter_name=name, save_embedding_layers=False)
         _check_tensors(own, tensors, path, WRONG_ADAPTER)
-        set_peft_model_state_dict(wrapped, tensors)
+        set_peft_model_state_dict(wrapped, tensors, adapter_name=name)
 
 
 def _check_tensors(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor], path: Path, cause: str) -> None:

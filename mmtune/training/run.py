@@ -21,6 +21,7 @@ from mmtune.build import (
     load_initial_weights,
 )
 from mmtune.build_data import build_reader
+from mmtune.build_stack import with_own_stack
 from mmtune.config import to_values
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.models.adapter_start import start_from_weights, starts_from_weights
@@ -80,8 +81,11 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
 
     set_seed(config.train.seed)
     started = time.monotonic()
-    parts = build_parts(config.model, device, reader)
+    model_config = config.model if checkpoint is None else with_own_stack(config.model, checkpoint)
+    parts = build_parts(model_config, device, reader)
     log.info("built on %s in %.1f s", device.type, time.monotonic() - started)
+    if config.model.stack_on:
+        log.info("the new adapter is stacked on %s", " and ".join(config.model.stack_on))
     collator = choose_collator(config, parts.model)
     _quicken(config, parts)
     if not config.train.pure_bf16:

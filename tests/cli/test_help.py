@@ -10,7 +10,20 @@ from mmtune.cli import main
 from mmtune.shipped import shipped_configs
 
 VERBS = [
-    *("pretrain", "finetune", "sft", "run", "chat", "compare", "export", "data", "inspect", "bench", "configs"),
+    *(
+        "pretrain",
+        "finetune",
+        "sft",
+        "run",
+        "chat",
+        "compare",
+        "merge",
+        "export",
+        "data",
+        "inspect",
+        "bench",
+        "configs",
+    ),
     "convert",
 ]
 HEAVY = {"torch", "transformers", "peft", "numpy", "PIL", "omegaconf"}

@@ -214,8 +214,8 @@ def test_a_wrong_command_line_ends_with_code_2(capsys, command, words):
         ("pretrian x.yaml", "pretrian: no such verb. Did you mean 'pretrain'?"),
         (
             "zzz",
-            "zzz: no such verb. Known: pretrain, finetune, sft, run, chat, compare, export, data, inspect, bench, "
-            "configs, convert.",
+            "zzz: no such verb. Known: pretrain, finetune, sft, run, chat, compare, merge, export, data, inspect, "
+            "bench, configs, convert.",
         ),
         ("help", "help: a verb of XTuner. Here: mmtune --help."),
     ],
@@ -479,7 +479,10 @@ def test_a_run_to_start_from_that_is_none(mistake, ready, desk):
 
 def test_chat_with_what_is_no_run(mistake, desk, data_file, record):
     data_file(record("<image>", "x", image="1.png"))
-    assert mistake("chat", "nope") == f"nope: no such folder (resolved to {desk / 'nope'}). Name a run folder."
+    nope = f"nope: no such folder (resolved to {desk / 'nope'}). Name a run folder."
+    assert mistake("chat", "nope") == nope
+    assert mistake("chat", "nope", "--adapters", "nope") == nope
+    assert mistake("merge", "nope", "-o", "merged") == nope
     message = mistake("chat", ".", "--image", "1.png", "--prompt", "Hi")
     assert message.startswith(".: not a complete run: it has no manifest.json. `mmtune pretrain`")
 

@@ -1,0 +1,172 @@
+"""Several runs on one language model and one vision encoder: which one answers can be changed in a moment.
+
+Each run keeps its own adapters and its own projector; the models below, which are large, are there once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from mmtune.build import load_run
+from mmtune.errors import CheckpointError, ConfigError
+from mmtune.lookup import lookup
+from mmtune.models.projector import Projector
+from mmtune.models.stacking import CONFIG_FILE, activate, adapter_folders, add_adapter, require_shareable
+from mmtune.models.weights import (
+    PROJECTOR_FILE,
+    TRAINED,
+    VISION_ADAPTER_FOLDER,
+    load_strictly,
+    read_tensors,
+    stacked_names,
+)
+from mmtune.run_folder import read_config, require_complete
+from mmtune.same_models import require_same_llm, require_same_numbers, require_same_vision
+
+UNLOADED = ("none", "base")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What changes with a run: its projector, and PEFT's names of its adapters."""
+
+    folder: Path
+    projector: Projector | None
+    llm_adapters: tuple[str, ...]
+    vision_adapters: tuple[str, ...]
+
+
+class AdapterSwitch:
+    """Runs on the same base models, of which one answers at a time.
+
+    Args:
+        folders: run folders or checkpoints; the first one answers to begin with.
+        llm: where the base language model is now, if it moved.
+        vision: where the vision encoder is now, if it moved.
+        device: None takes a GPU where there is one.
+
+    Attributes:
+        parts: the model as it answers now; always the same object.
+        active: the name of the run that answers, or `none` where the adapters are unloaded.
+
+    Raises:
+        CheckpointError: a run is incomplete, or cannot share the models of the first one.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path | str],
+        *,
+        llm: str | None = None,
+        vision: str | None = None,
+        device: torch.device | None = None,
+    ):
+        paths = [Path(folder) for folder in folders]
+        if len(paths) > 1:
+            for folder in paths:
+                _require_sharing(folder, paths[0])
+        self.parts = load_run(paths[0], llm=llm, vision=vision, device=device)
+        loaded = [self._first(paths[0]), *(self._load(folder, number) for number, folder in enumerate(paths[1:], 1))]
+        self.parts.model.eval().requires_grad_(False)
+        self._runs = dict(zip(run_names(paths), loaded, strict=True))
+        self.select(self.names[0])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that `select` takes, without `none` and `base`."""
+        return tuple(self._runs)
+
+    def select(self, name: str) -> None:
+        """Let another run answer, or unload the adapters.
+
+        Args:
+            name: of a run; `none` or `base` is the language model without adapter. What it sees still comes through the
+                projector (and the vision adapter) of the run that answered before.
+
+        Raises:
+            ConfigError: there is no such run, or its whole language model was trained.
+            CheckpointError: an adapter came with changes to the base model.
+        """
+        if name in UNLOADED:
+            self._unload()
+            return
+        run = lookup({**self._runs, **dict.fromkeys(UNLOADED)}, name, "/adapter")
+        assert run is not None
+        model = self.parts.model
+        model.projector = run.projector
+        _activate(model.llm, run.llm_adapters)
+        if model.vision is not None:
+            _activate(model.vision.tower, run.vision_adapters)
+        self.active = name
+
+    def _unload(self) -> None:
+        for run in self._runs.values():
+            if read_config(run.folder).model.llm.tune == "full":
+                message = f"{run.folder} trained the whole language model: there is no adapter to unload."
+                raise ConfigError("/adapter", f"{message} `mmtune compare base RUN` asks the untrained model.")
+            for path in adapter_folders(run.folder):
+                require_shareable(path)
+        _activate(self.parts.model.llm, ())
+        self.active = UNLOADED[0]
+
+    def _first(self, folder: Path) -> _Run:
+        model = self.parts.model
+        own = (*stacked_names(model.llm), TRAINED) if isinstance(model.llm, PeftModel) else ()
+        has_eyes = model.vision is not None and isinstance(model.vision.tower, PeftModel)
+        return _Run(folder, model.projector, own, (TRAINED,) if has_eyes else ())
+
+    def _load(self, folder: Path, number: int) -> _Run:
+        """Put the adapters of a run beside those that are there, and read its projector."""
+        model = self.parts.model
+        names = [f"run_{number}_{layer}" for layer, _ in enumerate(adapter_folders(folder))]
+        for name, path in zip(names, adapter_folders(folder), strict=True):
+            model.llm = add_adapter(model.llm, path, name)
+        eyes = _vision_adapters(folder)
+        for path in eyes:
+            assert model.vision is not None
+            model.vision.tower = add_adapter(model.vision.tower, path, f"run_{number}")
+        return _Run(folder, self._projector(folder), tuple(names), tuple(f"run_{number}" for _ in eyes))
+
+    def _projector(self, folder: Path) -> Projector | None:
+        model, settings = self.parts.model, read_config(folder).model.projector
+        if model.projector is None or settings is None:
+            return None
+        sizes = model.projector.in_features, model.projector.out_features
+        projector = Projector(settings.kind, *sizes, settings.standardize).to(model.device)
+        load_strictly(projector, read_tensors(folder / PROJECTOR_FILE), folder / PROJECTOR_FILE)
+        return projector.eval().requires_grad_(False)
+
+
+def run_names(folders: Sequence[Path]) -> list[str]:
+    """Return what runs are called: their folders' names, or whole paths where these say too little."""
+    short = [folder.resolve().name for folder in folders]
+    unclear = {name for name in short if short.count(name) > 1} | {*UNLOADED}
+    return [str(folder) if name in unclear else name for name, folder in zip(short, folders, strict=True)]
+
+
+def _activate(part: Any, names: Sequence[str]) -> None:
+    if isinstance(part, PeftModel):
+        activate(part, names)
+
+
+def _vision_adapters(folder: Path) -> list[Path]:
+    path = folder / VISION_ADAPTER_FOLDER
+    return [path] if (path / CONFIG_FILE).is_file() else []
+
+
+def _require_sharing(folder: Path, first: Path) -> None:
+    """Check that a run can share the models of the first one: it trained adapters and the projector alone."""
+    require_complete(folder)
+    require_same_llm(folder, first)
+    require_same_numbers(folder, first)
+    require_same_vision(folder, first)
+    for part in ("llm", "vision"):
+        if (folder / f"{part}.safetensors").is_file():
+            message = f"trained the whole model.{part} (tune: full), which it cannot share with other runs."
+            raise CheckpointError(folder, f"{message} Chat with it alone: mmtune chat {folder}.")
+    for path in (*adapter_folders(folder), *_vision_adapters(folder)):
+        require_shareable(path)
