@@ -3,9 +3,31 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 from readme import ROOT
+
+from mmtune.cli import main
+
+
+@pytest.mark.slow
+def test_methods_are_measured_from_the_start_of_a_demo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scenes = {"num_caption_images": 8, "num_dialogue_images": 12, "num_heldout_captions": 2}
+    scenes |= {"num_heldout_questions_per_group": 2, "num_unseen_questions_per_group": 1}
+    steps = {"steps": [{"name": "data", "verb": "make-scenes", "config": scenes}]}
+    Path("demo.yaml").write_text(yaml.safe_dump(steps))
+    assert main(["run", "demo.yaml"]) == 0
+    data = "data.train.0.path=runs/demo/data/captions.json"
+    assert main(["pretrain", "demo/pretrain", data, "train.max_steps=1", "train.output_dir=runs/demo/pretrain"]) == 0
+    names = ["lora", "prompt_tuning", "bottom 20 frozen, gradual"]
+    script = [sys.executable, str(ROOT / "tests" / "benchmarks" / "methods.py"), "--steps", "2", "--questions", "4"]
+    subprocess.run([*script, "--only", *names], check=True)
+    results = json.loads(Path("runs/methods/methods.json").read_text())
+    assert list(results) == names
+    assert [row["trained"] for row in results.values()] == [2442240, 11520, 35400960]
 
 
 @pytest.mark.slow

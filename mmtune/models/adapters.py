@@ -78,6 +78,8 @@ def _wrapped(model: Any, options: dict[str, Any], place: str, task_type: str | N
         is_about_modules = "target modules" in str(error).lower()
         message = _first_line(error) + _module_names(model) if is_about_modules else _refused(error)
         raise ConfigError(place, message) from None
+    except ImportError as error:
+        raise ConfigError(f"{place}.kind", f"'{name}' needs another package: {_first_line(error)}") from None
     if method.kind == "lora":
         config.init_lora_weights = start
     if has_prefix(wrapped):

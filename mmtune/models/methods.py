@@ -70,6 +70,7 @@ REFUSED_KINDS = {
     "multitask_prompt_tuning": "it needs task ids, which image data has not",
     "poly": "it needs task ids, which image data has not",
     "xlora": "it mixes adapters by an extra pass that drops the image",
+    "shadow": "its network runs in PEFT's own forward pass, past the image",
     "trainable_tokens": "it trains rows of the embedding, and pictures have none",
 }
 """Kinds of PEFT that cannot work here, and why."""

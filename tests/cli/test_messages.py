@@ -366,6 +366,8 @@ def test_a_wrong_part(mistake, ready, override, words):
             "model.adapter.use_dora: kind: dora is use_dora: True (got False).",
         ),
         (["model.adapter={kind: lora, init_lora_weights: eva}"], "'eva' needs weights or data that a run folder"),
+        (["model.adapter={kind: shadow}"], "'shadow' cannot be used here: its network runs in PEFT's own forward pass"),
+        (["model.adapter={kind: hira, ranks: 4}"], "model.adapter.ranks: hira has no such key. Known: "),
         (
             ["model.adapter={kind: poly}"],
             "'poly' cannot be used here: it needs task ids, which image data has not. Take",
@@ -385,6 +387,8 @@ def test_a_wrong_part(mistake, ready, override, words):
             for kind, quantization, words in (
                 ("pissa", "nf4", "'pissa' starts from dense weights, these are nf4. Take qlora"),
                 ("olora", "nf4", "'olora' starts from dense weights, these are nf4. Take qlora"),
+                ("dora", "int8", "'dora' cannot be put over int8 weights. Take qlora."),
+                ("pissa", "int8", "'pissa' starts from dense weights, these are int8. Take qlora"),
                 ("loha", "nf4", "'loha' cannot be put over nf4 weights. Take qlora."),
                 ("lokr", "nf4", "'lokr' cannot be put over nf4 weights. Take qlora."),
             )

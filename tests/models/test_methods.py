@@ -10,6 +10,7 @@ from mmtune.models.blocks import blocks_of
 from mmtune.models.language import load_llm
 from mmtune.models.methods import METHODS, kind_of, loraplus_lr_ratio
 from mmtune.models.tuning import set_trained
+from mmtune.models.vlm import VisionLanguageModel
 
 CPU = torch.device("cpu")
 
@@ -36,6 +37,16 @@ def test_a_new_adapter_changes_no_answer(llm, name):
     sizes = {"r": 8} if kind_of({"kind": name}) in ("lora", "miss") else {}
     wrapped = attach_adapter(llm, {"kind": name, **sizes})
     torch.testing.assert_close(logits(wrapped), before, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["hira", "beft", "gralora", "randlora"])
+def test_other_kinds_of_peft_pass_through_and_are_called_untested(llm, name, caplog):
+    with caplog.at_level("WARNING", logger="mmtune"):
+        model = VisionLanguageModel(attach_adapter(llm, {"kind": name}))
+    assert f"adapter kind '{name}' goes to PEFT as it is: not tested here" in caplog.text
+    ids = torch.arange(5, 25)[None]
+    model(ids, ids.clone())["loss"].backward()
+    assert [value for value in model.llm.parameters() if value.grad is not None]
 
 
 @pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora"])
