@@ -278,7 +278,10 @@ def wrong_values(config: Config, verb: str) -> Iterator[str]:
     if model.vision is not None:
         yield from wrong_tune("model.vision.tune", model.vision.tune)
     yield from wrong_method(
-        model.adapter, packs=data.pack_to_max_length, checkpoints=bool(train.gradient_checkpointing)
+        model.adapter,
+        model.llm.quantization,
+        packs=data.pack_to_max_length,
+        checkpoints=bool(train.gradient_checkpointing),
     )
     if data.cache_vision_features and (model.vision is None or model.vision.tune != "frozen"):
         got = "there is no model.vision" if model.vision is None else f"model.vision.tune is {model.vision.tune}"

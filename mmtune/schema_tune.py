@@ -44,9 +44,17 @@ def _wrong_layers(key: str, tune: dict[str, Any]) -> Iterator[str]:
         yield f"'{key}' unfreezes by steps or by epochs. Set one of unfreeze_every_steps and unfreeze_every_epochs."
 
 
-def wrong_method(adapter: dict[str, Any] | None, *, packs: bool, checkpoints: bool) -> Iterator[str]:
-    """Yield what does not go with the kind of an adapter: prefix tuning takes neither packs nor checkpointing."""
+def wrong_method(
+    adapter: dict[str, Any] | None, quantization: str | None, *, packs: bool, checkpoints: bool
+) -> Iterator[str]:
+    """Yield what does not go with the kind of an adapter.
+
+    QLoRA is LoRA over quantized weights; prefix tuning takes neither packs nor checkpointing.
+    """
     kind = adapter.get("kind") if adapter else None
+    if kind == "qlora" and quantization is None:
+        mend = "Set model.llm.quantization: nf4, or kind: lora."
+        yield f"'model.adapter.kind: qlora' is LoRA over quantized weights. {mend}"
     if kind not in PREFIX_KINDS:
         return
     if packs:

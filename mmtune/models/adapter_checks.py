@@ -41,8 +41,13 @@ def check_config(config: Any, name: str, model: nn.Module, place: str) -> None:
             message = f"'{name}' puts virtual tokens before text, and a vision encoder reads none. Take lora."
             raise ConfigError(f"{place}.kind", message)
         return
-    quantization = quantization_of(model)
     start = str(config.init_lora_weights) if kind == "lora" else ""
+    if config.task_type is None and (kind == "adalora" or start.startswith(KEPT_STARTS)):
+        message = (
+            f"'{name}' needs steps of its own in training, which only the language model's adapter gets. Take lora."
+        )
+        raise ConfigError(f"{place}.kind", message)
+    quantization = quantization_of(model)
     used = {name, kind} | ({"dora"} if kind == "lora" and config.use_dora else set())
     for refused in used & set(NOT_OVER.get(quantization or "", ())):
         raise ConfigError(f"{place}.kind", f"'{refused}' cannot be put over {quantization} weights. Take qlora.")

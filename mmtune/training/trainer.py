@@ -126,14 +126,15 @@ class RunTrainer(Trainer):
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         decayed = set(self.get_decay_parameter_names(self.vlm))
-        train, groups = self.run_config.train, []
+        train, model, groups = self.run_config.train, self.run_config.model, []
+        adapters = {"llm": model.adapter, "vision": model.vision.adapter if model.vision else None}
         for part in ("llm", "vision", "projector"):
             settings = getattr(self.run_config.model, part)
             if settings is None:
                 continue
             rate = train.learning_rate if settings.learning_rate is None else settings.learning_rate
             decay = train.weight_decay if settings.weight_decay is None else settings.weight_decay
-            ratio = loraplus_lr_ratio(self.run_config.model.adapter) if part == "llm" else 1.0
+            ratio = loraplus_lr_ratio(adapters.get(part))
             trained = {n: p for n, p in self.vlm.named_parameters() if n.startswith(f"{part}.") and p.requires_grad}
             chosen: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
             for has_decay in (True, False):

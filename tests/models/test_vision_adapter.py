@@ -88,6 +88,12 @@ def test_encoders_and_values_that_do_not_fit_are_refused(tiny):
         attach_vision_adapter(small, {"kind": "lora"})
     for options, message in (
         ({"kind": "lora", "rank": 4}, r"model.vision.adapter.rank: lora has no such key. Known: .*lora_alpha"),
+        ({"kind": "pissa", "r": 4}, r"model.vision.adapter.kind: 'pissa' needs steps of its own in training"),
+        ({"kind": "adalora"}, r"model.vision.adapter.kind: 'adalora' needs steps of its own in training"),
+        (
+            {"kind": "prompt_tuning"},
+            r"'prompt_tuning' puts virtual tokens before text, and a vision encoder",
+        ),
         ({"kind": "lorra"}, r"model.vision.adapter.kind: unknown name 'lorra'. Did you mean 'lora'"),
         (
             {"target_modules": ["wqkv"]},
