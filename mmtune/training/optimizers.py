@@ -1,5 +1,6 @@
 """Optimizers by name: short words, their own arguments, and the parameter groups of low-rank ones."""
 
+import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -93,7 +94,7 @@ def require_optimizer(args: TrainingArguments) -> None:
     for start, package in PACKAGES.items():
         if name.startswith(start):
             try:
-                __import__(package)
+                importlib.import_module(package)
             except ImportError:
                 message = f"{name} needs {package}. Run: pip install 'mmtune[{start}]'"
                 raise ConfigError("train.optim", message) from None
