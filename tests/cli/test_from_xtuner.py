@@ -62,7 +62,7 @@ def test_a_pth_that_runs_code_ends_the_run_before_it_starts(config, desk, capsys
             return os.system, ("touch was-run",)
 
     torch.save({"state_dict": random_like(projector_shapes()), "message_hub": Attack()}, "iter_2181.pth")
-    assert main(["finetune", config]) == 2
+    assert main(["finetune", config, "model.adapter.r=8"]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("mmtune: iter_2181.pth: pickles posix.system, which is neither a tensor nor a log")
     assert not (desk / "was-run").exists()

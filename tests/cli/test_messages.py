@@ -366,7 +366,7 @@ def test_a_wrong_part(mistake, ready, override, words):
             "model.adapter.use_dora: kind: dora is use_dora: True (got False).",
         ),
         (["model.adapter={kind: lora, init_lora_weights: eva}"], "'eva' needs weights or data that a run folder"),
-        (["model.adapter={kind: qlora}"], "'model.adapter.kind: qlora' is LoRA over quantized weights. Set model.llm.quan"),
+        (["model.adapter={kind: qlora}"], "'model.adapter.kind: qlora' is LoRA over quantized weights. Set model"),
         (["model.adapter={kind: shadow}"], "'shadow' cannot be used here: its network runs in PEFT's own forward pass"),
         (["model.adapter={kind: hira, ranks: 4}"], "model.adapter.ranks: hira has no such key. Known: "),
         (

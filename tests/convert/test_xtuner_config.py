@@ -288,8 +288,13 @@ def test_a_converted_config_trains_from_a_pth(desk, tiny, data_file, record, cap
     data_file(record("<image>\nWhat is this?", "The cat.", image="1.png"))
     write_pth(desk / "iter_2181.pth", random_like(projector_shapes()))
     text = FINETUNE.replace("internlm/internlm2-chat-1_8b", str(llm)).replace("'./data/'", "''").replace("mix", "data")
-    text = text.replace("openai/clip-vit-large-patch14-336", str(tiny.clip)).replace("r=512", "r=2")
-    text = text.replace("work_dirs/pretrain/", "").replace("'images'", "'.'")
+    text = text.replace("openai/clip-vit-large-patch14-336", str(tiny.clip))
+    text = (
+        text.replace("r=512", "r=2")
+        .replace("r=64", "r=2")
+        .replace("work_dirs/pretrain/", "")
+        .replace("'images'", "'.'")
+    )
     Path("old.py").write_text(text.replace("load_in_4bit=True", "load_in_4bit=False"))
     assert main(["convert", "xtuner-config", "old.py", "-o", "new.yaml"]) == 0
     report = capsys.readouterr().out.splitlines()
