@@ -89,7 +89,7 @@ def tiny_models(folder: Path) -> tuple[str, ...]:
     """Write tiny models; return the overrides that name them."""
     from mmtune.testing import write_tiny_clip, write_tiny_llm
 
-    llm = write_tiny_llm(folder / "llm", hidden_size=64, intermediate_size=128)
+    llm = write_tiny_llm(folder / "llm", hidden_size=64, intermediate_size=128, num_key_value_heads=4)
     clip = write_tiny_clip(folder / "clip")
     names = (f"model.llm.name_or_path={llm}", f"model.vision.name={clip}", "model.llm.chat_template=chatml")
     return (*names, "model.llm.quantization=null", "train.optim=adamw_torch", "train.device=cpu", "data.max_length=512")
