@@ -20,6 +20,7 @@ from mmtune.models.weights import (
     PROJECTOR_FILE,
     TRAINED,
     VISION_ADAPTER_FOLDER,
+    held_parts,
     load_strictly,
     read_tensors,
     stacked_names,
@@ -88,8 +89,8 @@ class AdapterSwitch:
                 projector (and the vision adapter) of the run that answered before.
 
         Raises:
-            ConfigError: there is no such run, or its whole language model was trained.
-            CheckpointError: an adapter came with changes to the base model.
+            ConfigError: there is no such run, or its language model itself was trained.
+            CheckpointError: an adapter came with changes to the base model, or with virtual tokens before it.
         """
         if name in UNLOADED:
             self._unload()
@@ -105,8 +106,8 @@ class AdapterSwitch:
 
     def _unload(self) -> None:
         for run in self._runs.values():
-            if read_config(run.folder).model.llm.tune == "full":
-                message = f"{run.folder} trained the whole language model: there is no adapter to unload."
+            if "llm" in held_parts(run.folder):
+                message = f"{run.folder} trained the language model itself: there is no adapter to unload."
                 raise ConfigError("/adapter", f"{message} `mmtune compare base RUN` asks the untrained model.")
             for path in adapter_folders(run.folder):
                 require_shareable(path)
@@ -164,9 +165,11 @@ def _require_sharing(folder: Path, first: Path) -> None:
     require_same_llm(folder, first)
     require_same_numbers(folder, first)
     require_same_vision(folder, first)
-    for part in ("llm", "vision"):
-        if (folder / f"{part}.safetensors").is_file():
-            message = f"trained the whole model.{part} (tune: full), which it cannot share with other runs."
+    model = read_config(folder).model
+    for part, settings in (("llm", model.llm), ("vision", model.vision)):
+        if settings is not None and part in held_parts(folder):
+            how = "the whole" if settings.tune == "full" else "weights of"
+            message = f"trained {how} model.{part} (tune: {settings.tune}), which it cannot share with other runs."
             raise CheckpointError(folder, f"{message} Chat with it alone: mmtune chat {folder}.")
     for path in (*adapter_folders(folder), *_vision_adapters(folder)):
         require_shareable(path)

@@ -14,6 +14,7 @@ from peft import PeftConfig, PeftModel, get_peft_model
 
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.models.adapter_checks import KEPT_STARTS, UNKEPT_STARTS
+from mmtune.models.prompts import has_prompts
 from mmtune.models.weights import ADAPTER_FILE, ADAPTER_FOLDER, STACK_FOLDER, TRAINED, load_adapter, read_tensors
 
 CONFIG_FILE = "adapter_config.json"
@@ -112,6 +113,9 @@ def add_adapter(model: Any, folder: Path, name: str) -> PeftModel:
 
 def activate(model: PeftModel, names: Sequence[str]) -> None:
     """Let these adapters act, and no others; none of them trains. Without names the model is as it was before any."""
+    if has_prompts(model):  # no layer holds virtual tokens; such a model has them and nothing else
+        assert list(names) == [TRAINED], names
+        return
     tuner: Any = model.base_model
     if not names:
         tuner.disable_adapter_layers()
@@ -127,7 +131,7 @@ def kind_of(config: PeftConfig) -> str:
 
 
 def require_shareable(folder: Path) -> None:
-    """Refuse an adapter that comes with changes to the base model, which others would see.
+    """Refuse an adapter that comes with changes to the base model, or with tokens before it, which others would see.
 
     Args:
         folder: of the adapter, in PEFT's layout.
@@ -139,6 +143,9 @@ def require_shareable(folder: Path) -> None:
 
 
 def _check_shareable(config: Any, folder: Path) -> None:
+    if config.is_prompt_learning:
+        message = f"its adapter is {kind_of(config)}: virtual tokens in front of the whole model, which none can share."
+        raise CheckpointError(folder, f"{message} Ask it alone: mmtune chat RUN.")
     start = config.to_dict().get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(CHANGES_BASE):
         message = f"its adapter started as {start}, which changes the base model's weights, so none can share them."

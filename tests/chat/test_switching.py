@@ -185,3 +185,25 @@ def test_one_prompt_asks_one_run(runs, capsys):
     capsys.readouterr()
     assert main(["chat", "runs/birds", "--adapters", "runs/cars", "--prompt", "Hi"]) == 2
     assert "mmtune: --adapters: a dialogue switches among runs, and --prompt asks one." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tuned", "words"),
+    [
+        (
+            ["model.adapter={kind: prompt_tuning, num_virtual_tokens: 3}"],
+            "its adapter is prompt_tuning: virtual",
+        ),
+        (["model.adapter={kind: houlsby, bottleneck_size: 4}"], "trained the language model itself"),
+        (["model.adapter=null", "model.llm.tune={top_layers: 1}"], "trained the language model itself"),
+    ],
+)
+def test_what_cannot_be_unloaded_answers_alone_and_says_so(workspace, tuned, words):
+    make("pretrain", verb="pretrain")
+    run = make("tuned", *tuned)
+    switch = AdapterSwitch([run])
+    expected = answers(load_run(run))
+    assert answers(switch.parts) == expected
+    with pytest.raises((CheckpointError, ConfigError), match=words):
+        switch.select("none")
+    assert answers(switch.parts) == expected

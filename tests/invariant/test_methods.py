@@ -137,11 +137,14 @@ def tensors(folder):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_method_learns_and_resumes_bit_for_bit(desk_of_runs, biased, name):
+def test_a_method_learns_is_asked_and_resumes_bit_for_bit(desk_of_runs, biased, name, capsys):
     straight, again = Path("runs", name), Path("runs", f"{name}_again")
     assert main(["finetune", "finetune.yaml", *overrides(name, straight)]) == 0
     losses = [entry["loss"] for entry in read_log(straight / "log.jsonl")]
     assert sum(losses[-4:]) < sum(losses[:4])
+    capsys.readouterr()
+    assert main(["chat", str(straight), "--image", "0.png", "--prompt", "What colour?"]) == 0
+    assert capsys.readouterr().out.removesuffix("\n") == answers(load_run(straight))[0]
     shutil.copytree(straight / "checkpoint-4", again / "checkpoint-4")
     assert main(["finetune", "finetune.yaml", *overrides(name, again), "--resume"]) == 0
     found, expected = tensors(again), tensors(straight)
