@@ -33,7 +33,15 @@ from mmtune.models.warm_start import fit_to_words
 from mmtune.models.weights import load_weights, wanted_parts
 from mmtune.models.xtuner import load_xtuner
 from mmtune.models.xtuner_files import is_xtuner
-from mmtune.run_folder import VERSIONS_FILE, read_config, read_json, require_complete
+from mmtune.run_folder import (
+    PREPROCESSOR_FILE,
+    TOKENIZER_FOLDER,
+    VERSIONS_FILE,
+    read_config,
+    read_json,
+    require_complete,
+    write_json,
+)
 from mmtune.schema import ModelConfig, VisionConfig
 
 log = logging.getLogger(__name__)
@@ -61,6 +69,12 @@ class Parts:
     def num_image_tokens(self) -> int:
         """How many ids an image takes; 0 for text models."""
         return 0 if self.model.vision is None else self.model.vision.num_tokens
+
+    def save_readers(self, folder: Path) -> None:
+        """Write what makes ids and pixels into a run folder: tokenizer, and image transform of a model that sees."""
+        self.tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
+        if self.transform is not None:
+            write_json(folder / PREPROCESSOR_FILE, self.transform.to_dict())
 
     def encode(self, conversation: Conversation, place: str = "", **options: Any) -> Sample:
         """Encode with this model's tokenizer, template and image tokens; see `mmtune.data.encode.encode`."""

@@ -26,8 +26,6 @@ from mmtune.models.weights import (
 from mmtune.run_folder import (
     CONFIG_FILE,
     DATA_FILE,
-    PREPROCESSOR_FILE,
-    TOKENIZER_FOLDER,
     VERSIONS_FILE,
     library_versions,
     read_config,
@@ -99,9 +97,7 @@ def merge_runs(
     save_named_adapter(model, MERGED, output / ADAPTER_FOLDER)
     if projector is not None:
         write_tensors(output / PROJECTOR_FILE, projector)
-    parts.tokenizer.save_pretrained(output / TOKENIZER_FOLDER)
-    if parts.transform is not None:
-        write_json(output / PREPROCESSOR_FILE, parts.transform.to_dict())
+    parts.save_readers(output)
     options = adapter_options(model, MERGED)
     _write_settings(output, runs, lead, options, chosen)
     rank = f", rank {options['r']}" if "r" in options else ""
@@ -203,10 +199,8 @@ def _write_settings(
         {"run": str(run.folder), "weight": run.weight, "data": read_json(run.folder / DATA_FILE)} for run in runs
     ]
     origin = {"combination": chosen, "runs": [{"run": fact["run"], "weight": fact["weight"]} for fact in merged_from]}
-    texts = " + ".join(f"{run.weight:g} {run.folder}" for run in runs)
-    comment = (
-        f"# Merged, not trained: {texts}, by {chosen}. The keys under data and train are those of {lead.folder}.\n"
-    )
+    comment = f"# Merged, not trained: {_sum_of(runs)}, by {chosen}."
+    comment += f" The keys under data and train are those of {lead.folder}.\n"
     (output / CONFIG_FILE).write_text(comment + to_yaml(config), encoding="utf-8")
     versions = {key: before[key] for key in ("verb", "base_models")}
     write_json(output / VERSIONS_FILE, {**versions, "versions": library_versions(), "merged_from": origin})

@@ -8,7 +8,7 @@ import torch
 import yaml
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
-from training_workspace import models, workspace
+from training_workspace import make, models, run_answers, workspace
 
 from mmtune.build import load_run
 from mmtune.chat.generate import Decoding
@@ -19,16 +19,8 @@ from mmtune.models.combining import COMBINATIONS
 
 __all__ = ["models", "workspace"]
 
-PROBES = [("What colour?", ("0.png",)), ("Hi", ()), ("Sure?", ("1.png",))]
-SHORT = ("train.max_steps=6", "train.save_steps=0")
 TEXT = [{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]}]
 BLIND = ["model.vision=null", "model.projector=null", "model.init_from=null", "data.train=[{path: text.json}]"]
-
-
-def make(name, *overrides, verb="finetune"):
-    config = "pretrain.yaml" if verb == "pretrain" else "finetune.yaml"
-    assert main([verb, config, f"train.output_dir=runs/{name}", *SHORT, *overrides]) == 0
-    return Path("runs") / name
 
 
 @pytest.fixture
@@ -90,27 +82,17 @@ def assert_close(found, expected, **tolerance):
         torch.testing.assert_close(found[name], value, **(tolerance or {"rtol": 1e-4, "atol": 1e-6}))
 
 
-def answers(folder):
-    session = ChatSession.from_run(folder, Decoding(max_new_tokens=8))
-    found = []
-    for question, images in PROBES:
-        session.reset()
-        session.ask(question, images)
-        found.append(list(session.ids))
-    return found
-
-
 @pytest.mark.parametrize("combination", [(), ("--combination", "cat"), ("--combination", "linear")])
 def test_one_run_with_weight_1_is_that_run(runs, merge, combination):
     merged = merge("runs/birds", "--weights", "1", *combination)
     assert_close(updates(merged), updates("runs/birds"))
-    assert answers(merged) == answers("runs/birds")
+    assert run_answers(merged) == run_answers("runs/birds")
 
 
 def test_half_of_one_run_twice_is_that_run(runs, merge):
     merged = merge("runs/birds", "runs/birds")
     assert_close(updates(merged), updates("runs/birds"))
-    assert answers(merged) == answers("runs/birds")
+    assert run_answers(merged) == run_answers("runs/birds")
 
 
 def test_cat_is_exactly_the_weighted_sum(runs, merge):
@@ -144,7 +126,7 @@ def test_linear_sums_a_and_b_apart(runs, merge):
 def test_combinations_that_drop_values(runs, merge, name):
     merged = merge(*runs, "--combination", name, "--density", "0.5")
     first = {key: value.clone() for key, value in load_file(merged / "adapter/adapter_model.safetensors").items()}
-    assert answers(merged)
+    assert run_answers(merged)
     assert any(value.any() for value in first.values())
     argv = ["merge", *map(str, runs), "--combination", name, "--density", "0.5", "-o", "runs/again"]
     assert main(argv) == 0  # what is dropped by chance is the same again
@@ -171,7 +153,7 @@ def test_a_stacked_run_becomes_one_adapter(runs, merge):
     merged = merge(stacked, "--weights", "1")
     assert list(load_run(merged).model.llm.peft_config) == ["default"]
     assert_close(updates(merged), updates(stacked))
-    assert answers(merged) == answers(stacked)
+    assert run_answers(merged) == run_answers(stacked)
     for format_name in ("adapter", "xtuner"):
         assert main(["export", str(merged), "--format", format_name, "--output", format_name]) == 0
 
@@ -181,7 +163,7 @@ def test_text_joins_what_sees(runs, merge):
     merged = merge(text, "runs/birds", "--weights", "0.4", "0.6")
     assert_close(updates(merged), sum_of((0.4, updates(text)), (0.6, updates("runs/birds"))))
     assert_close(load_file(merged / "projector.safetensors"), load_file("runs/birds/projector.safetensors"))
-    assert answers(merged)
+    assert run_answers(merged)
 
 
 def test_text_alone(runs, merge):
@@ -200,7 +182,7 @@ def test_ia3_by_linear_alone(runs, merge, refused):
     one, other = (load_file(run / "adapter/adapter_model.safetensors") for run in ia3)
     expected = {name: 0.7 * one[name] + 0.3 * other[name] for name in one}
     assert_close(load_file(merged / "adapter/adapter_model.safetensors"), expected)
-    assert answers(merged)
+    assert run_answers(merged)
 
 
 def test_every_verb_takes_the_result(runs, merge, capsys):

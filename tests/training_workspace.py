@@ -8,6 +8,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from mmtune.build import load_run
+from mmtune.chat.generate import Decoding
+from mmtune.chat.session import ChatSession
+from mmtune.cli import main
 from mmtune.testing import write_tiny_clip, write_tiny_llm
 from mmtune.training.meter import StepMeter
 from mmtune.training.rows import choose_collator
@@ -68,6 +72,33 @@ def write_config(path, models, data, output_dir, init_from=None):
         config["model"]["init_from"] = init_from
         config["model"]["adapter"] = {"kind": "lora", "r": 4, "lora_alpha": 8, "lora_dropout": 0.1}
     Path(path).write_text(yaml.safe_dump(config))
+
+
+PROBES = [("What colour?", ("0.png",)), ("Hi", ()), ("Sure?", ("1.png",))]
+
+
+def make(name, *overrides, verb="finetune"):
+    """Train a short run in the workspace and return its folder."""
+    config = "pretrain.yaml" if verb == "pretrain" else "finetune.yaml"
+    short = ("train.max_steps=6", "train.save_steps=0")
+    assert main([verb, config, f"train.output_dir=runs/{name}", *short, *overrides]) == 0
+    return Path("runs") / name
+
+
+def answers(parts, probes=PROBES):
+    """The ids of a dialogue of one question, each in turn, greedily answered."""
+    session = ChatSession(parts, Decoding(max_new_tokens=8))
+    found = []
+    for question, images in probes:
+        session.reset()
+        session.ask(question, images)
+        found.append(list(session.ids))
+    return found
+
+
+def run_answers(folder):
+    """The same of a run folder."""
+    return answers(load_run(folder))
 
 
 def trainer_of(parts, config, dataset):

@@ -8,8 +8,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
 from mmtune.errors import ConfigError
-
-QUANTIZED_LAYERS = {"Linear4bit": "nf4", "Linear8bitLt": "int8"}
+from mmtune.models.quantized import quantization_of
 
 NOT_OVER: dict[str, tuple[str, ...]] = {
     "nf4": ("loha", "lokr", "hra"),
@@ -47,7 +46,7 @@ def check_config(config: Any, name: str, model: nn.Module, place: str) -> None:
             f"'{name}' needs steps of its own in training, which only the language model's adapter gets. Take lora."
         )
         raise ConfigError(f"{place}.kind", message)
-    quantization = quantization_of(model)
+    quantization = next((kind for kind in map(quantization_of, model.modules()) if kind), None)
     used = {name, kind} | ({"dora"} if kind == "lora" and config.use_dora else set())
     for refused in used & set(NOT_OVER.get(quantization or "", ())):
         raise ConfigError(f"{place}.kind", f"'{refused}' cannot be put over {quantization} weights. Take qlora.")
@@ -64,12 +63,6 @@ def check_config(config: Any, name: str, model: nn.Module, place: str) -> None:
             raise ConfigError(f"{place}.target_modules", message)
         if kind in RANK_KEYS and isinstance(layer, nn.Linear):
             _check_rank(config, kind, path, layer, place)
-
-
-def quantization_of(model: nn.Module) -> str | None:
-    """Return `nf4` or `int8` where a model has such layers, else None."""
-    kinds = (QUANTIZED_LAYERS.get(type(module).__name__) for module in model.modules())
-    return next((kind for kind in kinds if kind), None)
 
 
 def _targets(config: Any, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -13,6 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.hooks import RemovableHandle
 
 from mmtune.models.precision import compute_dtype, computing_in
+from mmtune.models.quantized import quantization_of
 from mmtune.models.vlm import VisionLanguageModel
 
 PROBE_LENGTHS = (32, 64, 128)
@@ -99,7 +100,11 @@ def _kept_by_blocks(model: VisionLanguageModel, num_tokens: int) -> dict[int, in
     embeds.requires_grad_(_embeds_have_gradients(model))
     kept = KeptBytes(model)
     hooks = [hook for number, block in enumerate(model.blocks) for hook in _watch(block, number, kept)]
-    hooks += [layer.register_forward_pre_hook(partial(_count_input, kept)) for layer in _int8_layers(model)]
+    hooks += [
+        layer.register_forward_pre_hook(partial(_count_input, kept))
+        for layer in model.modules()
+        if quantization_of(layer) == "int8"
+    ]
     try:
         with _as_in_training(model), kept.counting():
             graph = model.hidden_states(embeds, None, [num_tokens])
@@ -123,13 +128,8 @@ def _watch(block: nn.Module, number: int, kept: KeptBytes) -> list[RemovableHand
     return [block.register_forward_pre_hook(enter, with_kwargs=True), block.register_forward_hook(leave)]
 
 
-def _int8_layers(model: nn.Module) -> list[nn.Module]:
-    """Layers that keep their input where no hook of autograd sees it."""
-    names = ("bitsandbytes.nn.modules", "Linear8bitLt")
-    return [module for module in model.modules() if (type(module).__module__, type(module).__name__) == names]
-
-
 def _count_input(kept: KeptBytes, module: nn.Module, args: tuple) -> None:
+    """Count the input that an 8-bit layer keeps where no hook of autograd sees it."""
     if args[0].requires_grad:
         kept.add(args[0])
 

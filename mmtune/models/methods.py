@@ -1,7 +1,7 @@
 """The names of tuning methods: what each is in PEFT's words, and which of them this package makes itself.
 
 A method is chosen by `adapter.kind`. Most names are PEFT's own; some are options of another method there, and are
-named here as the literature names them. No torch import: configs are checked against these tables before models load.
+named here as the literature names them.
 """
 
 from dataclasses import dataclass, field
@@ -59,9 +59,6 @@ METHODS: dict[str, Method] = {
 
 OWN_KINDS = ("bitfit", "houlsby")
 """Kinds that PEFT does not have."""
-
-PROMPT_KINDS = ("prompt_tuning", "p_tuning", "prefix_tuning")
-"""Kinds that put virtual tokens in front of each sample."""
 
 REFUSED_KINDS = {
     "adaption_prompt": "its zero-init attention replaces layers that read the image",

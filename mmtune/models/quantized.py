@@ -20,6 +20,16 @@ columns of outliers. On a CPU that trains, bitsandbytes computes with dense weig
 """
 
 
+LAYERS = {"Linear4bit": "nf4", "Linear8bitLt": "int8"}
+"""Classes of bitsandbytes by name: it may not be installed, and takes a second to import."""
+
+
+def quantization_of(layer: nn.Module) -> str | None:
+    """Return a key of `BITS` for a layer of bitsandbytes, None for another one."""
+    place = type(layer)
+    return LAYERS.get(place.__name__) if place.__module__ == "bitsandbytes.nn.modules" else None
+
+
 def quiet_bitsandbytes() -> None:
     """Keep bitsandbytes to errors, where nobody has set its level.
 
@@ -103,14 +113,12 @@ def weight_sizes(module: nn.Module, name: str, parameter: torch.Tensor) -> tuple
         name: of the parameter in it.
         parameter: itself.
     """
-    if name != "weight" or type(module).__module__.partition(".")[0] != "bitsandbytes":
+    quantization = quantization_of(module) if name == "weight" else None
+    if quantization is None:
         return parameter.numel(), parameter.nbytes
-    from bitsandbytes.nn import Linear4bit, Linear8bitLt
-
     packed: Any = parameter
-    if isinstance(module, Linear4bit):
+    if BITS[quantization] == 4:
         state = packed.quant_state
         constants = [state.absmax] + ([state.state2.absmax, state.state2.code, state.offset] if state.nested else [])
         return state.shape.numel(), packed.nbytes + sum(tensor.nbytes for tensor in constants)
-    assert isinstance(module, Linear8bitLt), type(module)
     return packed.numel(), packed.nbytes + _int8_scales(module).nbytes

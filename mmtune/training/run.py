@@ -33,13 +33,10 @@ from mmtune.models.weights import save_weights
 from mmtune.progress import Bars
 from mmtune.run_folder import (
     CONFIG_FILE,
-    PREPROCESSOR_FILE,
-    TOKENIZER_FOLDER,
     config_hash,
     is_complete,
     newest_checkpoint,
     read_config,
-    write_json,
     write_manifest,
     write_settings,
 )
@@ -110,7 +107,8 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
 
     def write_run(target: Path) -> None:
         write_settings(target, config, verb, models, data.facts())
-        _write_parts(target, parts)
+        save_weights(parts.model, target)
+        parts.save_readers(target)
 
     meter = StepMeter(parts.model, parts.transform.image_size if parts.transform else None)
     run_log = RunLog(folder, meter, _step_of(checkpoint))
@@ -217,13 +215,6 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     else:
         return {prefix: values}
     return {key: value for part in pairs for key, value in part.items()}
-
-
-def _write_parts(folder: Path, parts: Parts) -> None:
-    save_weights(parts.model, folder)
-    parts.tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
-    if parts.transform is not None:
-        write_json(folder / PREPROCESSOR_FILE, parts.transform.to_dict())
 
 
 def _step_of(checkpoint: Path | None) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from training_workspace import models, workspace
+from training_workspace import PROBES, answers, make, models, workspace
 
 from mmtune.build import load_run
 from mmtune.chat.generate import Decoding
@@ -20,15 +20,6 @@ from mmtune.testing import write_tiny_llm
 
 __all__ = ["models", "workspace"]
 
-PROBES = [("What colour?", ("0.png",)), ("Hi", ()), ("Sure?", ("1.png",))]
-SHORT = ("train.max_steps=6", "train.save_steps=0")
-
-
-def make(name, *overrides, verb="finetune"):
-    config = "pretrain.yaml" if verb == "pretrain" else "finetune.yaml"
-    assert main([verb, config, f"train.output_dir=runs/{name}", *SHORT, *overrides]) == 0
-    return Path("runs") / name
-
 
 @pytest.fixture
 def runs(workspace):
@@ -38,16 +29,6 @@ def runs(workspace):
     cars = make("cars", "model.adapter.r=2", "train.learning_rate=1e-2", "model.adapter.target_modules=[q_proj]")
     stacked = make("stacked", "model.stack_on=[runs/birds]", "model.init_from=runs/birds", "train.seed=5")
     return pretrain, birds, cars, stacked
-
-
-def answers(parts, probes=PROBES):
-    session = ChatSession(parts, Decoding(max_new_tokens=8))
-    found = []
-    for question, images in probes:
-        session.reset()
-        session.ask(question, images)
-        found.append(list(session.ids))
-    return found
 
 
 @torch.no_grad()

@@ -6,11 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_workspace import models, workspace
+from training_workspace import models, run_answers, workspace
 
 from mmtune.build import build_parts, load_run
-from mmtune.chat.generate import Decoding
-from mmtune.chat.session import ChatSession
 from mmtune.cli import main
 from mmtune.config import load_config
 from mmtune.models.fused_lora import fuse_lora
@@ -21,7 +19,6 @@ LOWER, UPPER = "runs/finetune", "runs/stacked"
 STACK = ("model.stack_on=[runs/finetune]", "model.init_from=runs/finetune", "model.adapter.r=2")
 STILL = ("train.learning_rate=1e-30", "train.max_steps=2")
 OWN, BELOW = "adapter/adapter_model.safetensors", "stacked/0/adapter_model.safetensors"
-PROBES = [("What colour?", ("0.png",)), ("Hi", ()), ("Sure?", ("1.png",))]
 
 
 @pytest.fixture
@@ -35,16 +32,6 @@ def lower(workspace):
 def stack(*overrides, verb="finetune"):
     assert main([verb, "finetune.yaml", f"train.output_dir={UPPER}", *STACK, *overrides]) == 0
     return Path(UPPER)
-
-
-def answers(folder):
-    session = ChatSession.from_run(folder, Decoding(max_new_tokens=8))
-    found = []
-    for question, images in PROBES:
-        session.reset()
-        session.ask(question, images)
-        found.append(list(session.ids))
-    return found
 
 
 def refused(capsys, *argv):
@@ -61,8 +48,8 @@ def assert_equal(found, expected):
 
 def test_a_new_adapter_starts_where_the_trained_one_ended(lower):
     upper = stack(*STILL)
-    assert answers(upper) == answers(lower)
-    assert answers(lower) != answers("runs/pretrain")  # the trained adapter says something of its own
+    assert run_answers(upper) == run_answers(lower)
+    assert run_answers(lower) != run_answers("runs/pretrain")  # the trained adapter says something of its own
 
 
 def test_the_new_one_trains_alone_and_the_folder_is_complete_in_itself(lower):
@@ -71,12 +58,12 @@ def test_the_new_one_trains_alone_and_the_folder_is_complete_in_itself(lower):
     assert_equal(load_file(upper / "checkpoint-3" / BELOW), load_file(lower / OWN))
     lora_b = {name: value for name, value in load_file(upper / OWN).items() if "lora_B" in name}
     assert all(value.any() for value in lora_b.values())
-    told = answers(upper)
-    assert told != answers(lower)
+    told = run_answers(upper)
+    assert told != run_answers(lower)
     shutil.rmtree("runs/finetune")
     shutil.rmtree("runs/pretrain")
-    assert answers(upper) == told
-    answers(upper / "checkpoint-3")
+    assert run_answers(upper) == told
+    run_answers(upper / "checkpoint-3")
 
 
 @pytest.mark.parametrize("step", [3, 6])
@@ -100,10 +87,10 @@ def test_stacks_grow_and_training_goes_on(lower):
     grown = ["train.output_dir=runs/grown", f"model.stack_on=[{upper}]", f"model.init_from={upper}"]
     stack(*grown, *STILL)
     assert_equal(load_file("runs/grown/stacked/1/adapter_model.safetensors"), load_file(upper / OWN))
-    assert answers("runs/grown") == answers(upper)
+    assert run_answers("runs/grown") == run_answers(upper)
     stack("train.output_dir=runs/on", f"model.init_from={upper}", *STILL)  # the same stack: its own adapter goes on
     assert_equal(load_file(f"runs/on/{OWN}"), load_file(upper / OWN))
-    assert answers("runs/on") == answers(upper)
+    assert run_answers("runs/on") == run_answers(upper)
 
 
 def test_adapter_folders_stack_too(lower):
