@@ -39,3 +39,14 @@ def test_the_script_for_a_gpu_runs_on_tiny_models(tmp_path):
     assert not [name for name, result in results.items() if "error" in result]
     assert (tmp_path / "table.md").read_text().count("\n| finetune, ") == 7
     assert "Self CPU" in (tmp_path / "profile.txt").read_text()
+
+
+@pytest.mark.slow
+def test_the_start_of_a_resumed_run_is_measured(tmp_path):
+    script = ROOT / "tests" / "benchmarks" / "resume.py"
+    command = [sys.executable, str(script), "--records", "300", "--step", "20"]
+    done = subprocess.run(command, check=True, cwd=tmp_path, capture_output=True, text=True)
+    fresh, resumed = done.stdout.splitlines()[-2:]
+    assert fresh.startswith("fresh ")
+    assert resumed.startswith("resumed ")
+    assert resumed.endswith("4 images opened by then, 14 in all")  # of 6 steps of 2, and a batch ahead

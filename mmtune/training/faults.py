@@ -70,7 +70,8 @@ class FiniteSteps(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Say how many steps were dropped."""
         if self.num_skipped:
-            log.warning("%d steps were not finite and changed no weight", self.num_skipped)
+            steps = "1 step was" if self.num_skipped == 1 else f"{self.num_skipped} steps were"
+            log.warning("%s not finite and changed no weight", steps)
 
     def _what(self, losses: list[float], norm: float, step: int) -> str:
         places = self.places(step)

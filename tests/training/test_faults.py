@@ -249,6 +249,17 @@ def test_a_nan_in_a_pixel_changes_no_weight_and_is_named(workspace, bad_image, c
     assert all(torch.isfinite(value).all() for value in projector("pretrain").values())
 
 
+def test_adalora_keeps_its_budget_over_a_step_that_is_not_finite(workspace, bad_image, capsys):
+    assert train("train.save_steps=0", "train.max_steps=1") == 0
+    adapter = "model.adapter={kind: adalora, init_r: 4, target_r: 2, tinit: 1, tfinal: 1, deltaT: 1}"
+    bad_image("4.png", with_nan)
+    single = ("train.per_device_train_batch_size=1", "train.max_steps=12", "train.max_nonfinite_steps=1")
+    assert main(["finetune", "finetune.yaml", adapter, *single]) == 0
+    assert "1 step was not finite and changed no weight" in capsys.readouterr().err
+    tensors = load_file("runs/finetune/adapter/adapter_model.safetensors")
+    assert all(torch.isfinite(value).all() for value in tensors.values())
+
+
 def test_nan_in_several_steps_in_a_row_ends_the_run(workspace, bad_image, capsys):
     assert train(*PLAIN, "train.max_steps=4", "train.output_dir=runs/short", "train.lr_scheduler_type=constant") == 0
     step = [0]
