@@ -10,7 +10,9 @@ import mmtune
 PACKAGE = Path(mmtune.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-FOUNDATION = {"conversation", "errors", "lookup", "hashing", "shipped", "python_config", "torchvision_ops", "cache"}
+FOUNDATION = {
+    "conversation", "errors", "lookup", "hashing", "durable", "shipped", "python_config", "torchvision_ops", "cache",
+}  # fmt: skip
 BUILT = FOUNDATION | {
     "data",
     "models",
@@ -32,6 +34,7 @@ MAY_IMPORT = {
     "errors": set(),
     "conversation": set(),
     "hashing": set(),
+    "durable": set(),
     "cache": set(),
     "progress": set(),
     "testing": {"torchvision_ops"},
@@ -49,7 +52,7 @@ MAY_IMPORT = {
     "data": {"conversation", "errors", "lookup", "hashing", "cache"},
     "models": {"conversation", "errors", "lookup", "hashing", "cache", "python_config", "torchvision_ops"},
     "convert": FOUNDATION | {"config", "schema", "data"},
-    "run_folder": {"config", "schema", "errors", "hashing"},
+    "run_folder": {"config", "schema", "errors", "hashing", "durable"},
     "same_models": {"run_folder", "errors"},
     "build_data": BUILT - {"build", "build_stack"},
     "build_stack": BUILT - {"build", "build_data"},

@@ -7,6 +7,7 @@ A tiny model, so that nothing but the start is measured. The data is prepared be
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -67,8 +68,6 @@ def measure(*arguments: str) -> tuple[float, int, int]:
 
 def run(num_records: int, step: int) -> None:
     """Measure both and print them."""
-    import os
-
     models = Path("models")
     write_tiny_llm(models / "llm")
     write_tiny_clip(models / "clip")
@@ -80,12 +79,9 @@ def run(num_records: int, step: int) -> None:
     watch()
     measure(*plain, "train.max_steps=1", "train.save_steps=0", "train.output_dir=prepare")
     measure(*plain, more, f"train.save_steps={step}", "train.output_dir=run")
-    rows = []
-    for name, arguments in (
-        ("fresh", (more, "train.save_steps=0", "train.output_dir=fresh")),
-        ("resumed", (f"train.max_steps={step + 6}", "train.save_steps=0", "train.output_dir=run", "--resume", f"run/checkpoint-{step}")),
-    ):  # fmt: skip
-        rows.append((name, *measure(*plain, *arguments)))
+    go_on = (f"train.max_steps={step + 6}", "train.output_dir=run", "--resume", f"run/checkpoint-{step}")
+    runs = {"fresh": (more, "train.output_dir=fresh"), "resumed": go_on}
+    rows = [(name, *measure(*plain, "train.save_steps=0", *arguments)) for name, arguments in runs.items()]
     for name, seconds, at_first, in_all in rows:
         print(f"{name:8} {seconds:6.2f} s to the first step, {at_first} images opened by then, {in_all} in all")
 
@@ -100,8 +96,6 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    import os
-
     args = parse()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
