@@ -11,8 +11,9 @@ demo: ## install, then teach a small model to see and open the page
 install: ## install mmtune with everything the tests need into .venv
 	$(PYTHON) demos/quick_demo.py --install test
 
+# Tests of a file stay together and share its fixtures; models are tiny, so a thread for each process is fastest.
 test: install ## install, then run the tests (CPU, minutes)
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: install ## the tests that take longer
 	$(BIN)/python -m pytest -m "slow and not gpu"

@@ -1,6 +1,7 @@
 """Where an interrupted run continues, and whether it can: what may differ from before, and what must not."""
 
 import logging
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,7 +129,8 @@ def point_to_resume(folder: Path, config: Config, resume: bool | str) -> ResumeP
         path = Path(str(resume))
         require_complete(path, check_hashes=True)
         _set_later_ones_aside(folder, path)
-    step = read_json(path / MANIFEST_FILE).get("step")
+    manifest = read_json(path / MANIFEST_FILE)
+    step = manifest.get("step")
     if step is None:
         raise CheckpointError(path, "not a checkpoint: it cannot be continued. Name a checkpoint-N in a run folder.")
     point = ResumePoint(path, step)
@@ -136,10 +138,17 @@ def point_to_resume(folder: Path, config: Config, resume: bool | str) -> ResumeP
     differences = config_differences(before, config)
     wrong = [_shown(key, *pair) for key, pair in differences.items() if not is_allowed(key, differences, config)]
     wrong += _other_models(path, config.model)
+    if manifest.get("world_size", 1) != num_processes():
+        wrong.append(f"processes: {manifest['world_size']} -> {num_processes()}")
     _refuse(path, "was made with another config", wrong)
     point.notes += [f"{_shown(key, *differences[key])}: {_meaning(key)}" for key in differences if _meaning(key)]
     point.notes += _other_versions(path)
     return point
+
+
+def num_processes() -> int:
+    """Return how many processes train together, as torchrun tells each of them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _newest_sound(folder: Path) -> Path | None:

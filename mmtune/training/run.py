@@ -24,7 +24,7 @@ from mmtune.training.interruption import Interruption
 from mmtune.training.meter import StepMeter
 from mmtune.training.model import model_to_train
 from mmtune.training.output_folder import clear_folder, is_done, make_folder
-from mmtune.training.resume import ResumePoint, point_to_resume
+from mmtune.training.resume import ResumePoint, num_processes, point_to_resume
 from mmtune.training.run_lock import run_lock
 from mmtune.training.start_table import start_table
 from mmtune.training.steps import num_saves, total_steps
@@ -82,7 +82,7 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None) -
     meter = StepMeter(parts.model, parts.transform.image_size if parts.transform else None)
     run_log = RunLog(folder, meter, first_step)
     bar = ProgressBar(verb, data.num_samples, Console(file=sys.stderr))
-    writer = CheckpointWriter(folder, config.train.save_total_limit)
+    writer = CheckpointWriter(folder, config.train.save_total_limit, num_processes())
     trainer = RunTrainer(parts.model, config, data.rows, ready.collator, write_run, meter, writer, [run_log, bar])
     log.info("%s", start_table(config, parts.model))
     try_to_save(

@@ -217,6 +217,31 @@ def test_what_must_not_change_is_refused_with_a_list(ready, case, capsys):
     assert line.endswith("Set these back, or start a new run.")
 
 
+def test_another_number_of_processes_is_refused(ready, capsys):
+    assert train("pretrain", "straight", "train.max_steps=4") == 0
+    path = Path("runs/straight/checkpoint-3/manifest.json")
+    path.write_text(path.read_text().replace('"world_size": 1', '"world_size": 2'))
+    interrupted("straight", 3)
+    assert train("pretrain", "again", "train.max_steps=4", "--resume") == 2
+    assert "was made with another config: processes: 2 -> 1. Set these back" in capsys.readouterr().err
+
+
+def test_every_checkpoint_is_a_usable_model(ready, capsys):
+    """Of both stages: asked, compared, exported, merged and started from by its path alone."""
+    assert train("finetune", "tuned") == 0
+    assert train("pretrain", "captions") == 0
+    shutil.move("runs/tuned/checkpoint-3", "elsewhere")
+    shutil.move("runs/captions/checkpoint-3", "projector")
+    Path("questions.json").write_text(json.dumps([{"question": "What colour?", "image": "0.png", "reference": "red"}]))
+    for folder in ("elsewhere", "projector"):
+        assert main(["chat", folder, "--image", "0.png", "--prompt", "What colour?", "--max-new-tokens", "3"]) == 0
+        assert train("finetune", f"from_{folder}", f"model.init_from={folder}", "train.max_steps=1") == 0
+    asked = ["--questions", "questions.json", "--max-new-tokens", "3", "--output", "compared"]
+    assert main(["compare", "base", "projector", "elsewhere", *asked]) == 0
+    assert main(["export", "elsewhere", "--format", "merged", "--output", "exported"]) == 0
+    assert main(["merge", "elsewhere", "runs/tuned", "--weights", "0.5", "0.5", "-o", "merged"]) == 0
+
+
 def test_an_earlier_checkpoint_that_is_named_is_where_it_goes_on(ready, capsys):
     assert train("pretrain", "straight") == 0
     shutil.copytree("runs/straight", "runs/again")
