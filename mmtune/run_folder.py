@@ -22,6 +22,10 @@ VERSIONS_FILE = "versions.json"
 DATA_FILE = "data.json"
 PREPROCESSOR_FILE = "preprocessor.json"
 TOKENIZER_FOLDER = "tokenizer"
+TEXT_LOG_FILE = "run.log"
+TRACKING_FOLDER = "tracking"
+STILL_WRITTEN = (TEXT_LOG_FILE, TRACKING_FOLDER)
+"""What a complete run may still append to; the manifest leaves it out."""
 LIBRARIES = ("mmtune", "torch", "transformers", "peft", "accelerate", "bitsandbytes")
 
 
@@ -69,7 +73,7 @@ def write_manifest(folder: Path, **facts: Any) -> None:
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != MANIFEST_FILE and not name.startswith("checkpoint-"):
+        if path.is_file() and name != MANIFEST_FILE and not name.startswith(("checkpoint-", *STILL_WRITTEN)):
             files[name] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
     beside = folder / f"{MANIFEST_FILE}.part"
     write_json(beside, {"complete": True, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts, "files": files})

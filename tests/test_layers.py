@@ -10,7 +10,17 @@ import mmtune
 PACKAGE = Path(mmtune.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-FOUNDATION = {"conversation", "errors", "lookup", "hashing", "shipped", "python_config", "torchvision_ops", "cache"}
+FOUNDATION = {
+    "conversation",
+    "errors",
+    "lookup",
+    "hashing",
+    "shipped",
+    "python_config",
+    "torchvision_ops",
+    "cache",
+    "logs",
+}
 BUILT = FOUNDATION | {
     "data",
     "models",
@@ -25,6 +35,7 @@ BUILT = FOUNDATION | {
     "schema_train",
     "schema_tune",
     "progress",
+    "logs",
 }
 
 MAY_IMPORT = {
@@ -33,7 +44,8 @@ MAY_IMPORT = {
     "conversation": set(),
     "hashing": set(),
     "cache": set(),
-    "progress": set(),
+    "progress": {"logs"},
+    "logs": {"errors", "lookup"},
     "testing": {"torchvision_ops"},
     "testing_vision": {"torchvision_ops"},
     "torchvision_ops": set(),

@@ -77,6 +77,7 @@ class StepMeter(TrainerCallback):
         self.matmul_rate = matmul_rate(model.device, compute_dtype(model.base_llm))
         self.watch = Stopwatch(model.device)
         self.hooks: list[RemovableHandle] = []
+        self.figures: dict[str, Any] = {}  # of the last reading at a log, for all who show them
         self._forget()
 
     def _forget(self) -> None:
@@ -148,6 +149,11 @@ class StepMeter(TrainerCallback):
         }
         self._forget()
         return {name: _rounded(value) if isinstance(value, float) else value for name, value in figures.items()}
+
+    def read_for_log(self) -> dict[str, Any]:
+        """Read, keep the figures for the callbacks of this log, and return those that are single numbers."""
+        self.figures = self.read()
+        return {name: value for name, value in self.figures.items() if not isinstance(value, dict)}
 
 
 def _rounded(value: float) -> float:

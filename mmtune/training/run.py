@@ -2,13 +2,11 @@
 
 import logging
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from transformers import set_seed
 
 from mmtune.build import (
@@ -24,6 +22,7 @@ from mmtune.build_data import build_reader
 from mmtune.build_stack import with_own_stack
 from mmtune.config import to_values
 from mmtune.errors import CheckpointError, ConfigError
+from mmtune.logs import TextLog
 from mmtune.models.adapter_start import start_from_weights, starts_from_weights
 from mmtune.models.fused_lora import fuse_lora
 from mmtune.models.gated_mlp import recompute_gated_activations
@@ -33,6 +32,7 @@ from mmtune.models.weights import save_weights
 from mmtune.progress import Bars
 from mmtune.run_folder import (
     CONFIG_FILE,
+    TEXT_LOG_FILE,
     config_hash,
     is_complete,
     newest_checkpoint,
@@ -42,9 +42,10 @@ from mmtune.run_folder import (
 )
 from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
-from mmtune.training.callbacks import LOG_FILE, ProgressBar, RunLog
+from mmtune.training.callbacks import LOG_FILE, RunLog
 from mmtune.training.data import PROBLEMS_FILE, load_data
 from mmtune.training.meter import StepMeter
+from mmtune.training.progress_bar import ProgressBar
 from mmtune.training.rows import choose_collator
 from mmtune.training.start_table import start_table
 from mmtune.training.trainer import RunTrainer
@@ -69,7 +70,11 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
         log.info("%s is complete and has this config: nothing to do", folder)
         return folder
     checkpoint = _prepare_folder(folder, config, resume, overwrite)
+    with TextLog(folder / TEXT_LOG_FILE) as text_log:
+        return _train(config, verb, folder, checkpoint, text_log)
 
+
+def _train(config: Config, verb: str, folder: Path, checkpoint: Path | None, text_log: TextLog) -> Path:
     device = choose_device(config.train.device)
     dtype = choose_dtype(config.model.llm.dtype, device)
     training_arguments(config.train, device, dtype)  # a value that the Trainer refuses is said before a model loads
@@ -111,14 +116,16 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
         parts.save_readers(target)
 
     meter = StepMeter(parts.model, parts.transform.image_size if parts.transform else None)
-    run_log = RunLog(folder, meter, _step_of(checkpoint))
-    bar = ProgressBar(verb, data.num_samples, Console(file=sys.stderr))
+    run_log = RunLog(folder, meter, _step_of(checkpoint), verb)
+    text_log.open()
+    bar = ProgressBar(verb, meter)
     trainer = RunTrainer(parts.model, config, data.rows, collator, write_run, meter, [run_log, bar])
     log.info("%s", start_table(config, parts.model))
     try:
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         bar.close()
+        run_log.close()
     data.log_trained()
     write_run(folder)
     seconds = round(run_log.seconds_before + time.monotonic() - run_log.started, 1)

@@ -41,6 +41,8 @@ from mmtune.training.stream import stream_loader
 from mmtune.training.unfreezing import GradualUnfreezing, RankAllocation
 
 ADALORA = "adalora"
+KEPT_HISTORY = 10
+"""Log entries in `trainer_state.json`, which each checkpoint writes anew; `log.jsonl` has them all."""
 
 
 class RunTrainer(Trainer):
@@ -117,6 +119,11 @@ class RunTrainer(Trainer):
         loss = super().training_step(*given, **named)
         self.meter.watch.lap(BACKWARD)
         return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the speed of the steps, for trackers too."""
+        super().log(logs | (self.meter.read_for_log() if "loss" in logs else {}), start_time)
+        del self.state.log_history[:-KEPT_HISTORY]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give each part its own learning rate and weight decay; norms and biases have none."""
