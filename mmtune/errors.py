@@ -39,3 +39,7 @@ class CheckpointError(MMTuneError):
 
 class ModelError(MMTuneError):
     """A base model is missing, cannot be read or is of an unknown kind."""
+
+
+class TrainingAlarm(MMTuneError):
+    """A run is odd in a way that `train.alarms: error` does not let pass."""

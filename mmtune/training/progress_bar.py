@@ -137,7 +137,7 @@ class ProgressBar(TrainerCallback):
         waited = time.monotonic() - self.last_line
         is_due = state.global_step >= self.next_line or waited > self.SECONDS_WITHOUT_LINE
         if is_due or state.global_step == state.max_steps:
-            self.next_line = state.global_step + max(1, state.max_steps // self.LINES_WITHOUT_TERMINAL)
+            self.next_line = state.global_step + -(-state.max_steps // self.LINES_WITHOUT_TERMINAL)
             self.last_line = time.monotonic()
             texts = self.progress.texts()
             words = [texts[name] for name in FIGURES_IN_ORDER if name in texts and name not in ("name", "count")]

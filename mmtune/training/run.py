@@ -41,6 +41,7 @@ from mmtune.run_folder import (
     write_settings,
 )
 from mmtune.schema import Config
+from mmtune.training.alarms import Alarms
 from mmtune.training.arguments import training_arguments
 from mmtune.training.callbacks import LOG_FILE, RunLog
 from mmtune.training.data import PROBLEMS_FILE, load_data
@@ -48,6 +49,7 @@ from mmtune.training.meter import StepMeter
 from mmtune.training.progress_bar import ProgressBar
 from mmtune.training.rows import choose_collator
 from mmtune.training.start_table import start_table
+from mmtune.training.trackers import tracker_callbacks
 from mmtune.training.trainer import RunTrainer
 
 log = logging.getLogger(__name__)
@@ -116,10 +118,14 @@ def _train(config: Config, verb: str, folder: Path, checkpoint: Path | None, tex
         parts.save_readers(target)
 
     meter = StepMeter(parts.model, parts.transform.image_size if parts.transform else None)
+    trackers = tracker_callbacks(config, folder, _step_of(checkpoint))
     run_log = RunLog(folder, meter, _step_of(checkpoint), verb)
     text_log.open()
     bar = ProgressBar(verb, meter)
-    trainer = RunTrainer(parts.model, config, data.rows, collator, write_run, meter, [run_log, bar])
+    callbacks = [*trackers, run_log, bar]
+    if config.train.alarms != "none":
+        callbacks.append(Alarms(config, verb, parts.model, meter, run_log))
+    trainer = RunTrainer(parts.model, config, data.rows, collator, write_run, meter, callbacks)
     log.info("%s", start_table(config, parts.model))
     try:
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
