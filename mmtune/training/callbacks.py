@@ -14,7 +14,8 @@ from mmtune.training.meter import SAVING, StepMeter
 from mmtune.training.plot import PLOT_FILE, plot_loss
 
 LOG_FILE = "log.jsonl"
-EVAL_PREFIX = "eval_"
+SUMMARY_KEY = "train_runtime"
+KEPT_HISTORY = 10
 TRAINING_KEYS = ("loss", "learning_rate", "grad_norm")
 BLOCK_BYTES = 1 << 16
 
@@ -46,18 +47,18 @@ class RunLog(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Append the figures of the steps since the last line, or those of an evaluation."""
-        if not logs or not state.is_world_process_zero:
+        if not logs or SUMMARY_KEY in logs or not state.is_world_process_zero:
             return
         if "loss" in logs:
             self.append(state, {key: logs[key] for key in TRAINING_KEYS if key in logs} | {"speed": self.meter.figures})
-        elif any(key.startswith(EVAL_PREFIX) for key in logs):
-            self.append(state, {key: value for key, value in logs.items() if key.startswith(EVAL_PREFIX)})
+        else:
+            self.append(state, logs)
 
     def append(self, state: Any, facts: dict[str, Any]) -> None:
         """Append one line; numbers that are not finite become null, which JSON has."""
         seconds = round(self.seconds_before + time.monotonic() - self.started, 3)
         line = {"step": state.global_step, "epoch": state.epoch, "seconds": seconds}
-        line |= {key: _finite(value) for key, value in facts.items()}
+        line |= {key: _finite(value) for key, value in facts.items() if key not in line}
         self.file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
         if time.monotonic() - self.synced > self.SECONDS_BETWEEN_SYNCS:
             self._sync()
@@ -86,15 +87,15 @@ class RunLog(TrainerCallback):
             self._plot()
 
     def _plot(self) -> None:
-        plot_loss(read_lines(self.path), self.folder / PLOT_FILE, self.title)
+        plot_loss(read_log(self.path), self.folder / PLOT_FILE, self.title)
 
     def close(self) -> None:
         """Close the file, also after an error."""
         self.file.close()
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return all lines of a run's log; one cut off by a crash is left out."""
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return all lines of a log: steps have `loss`; one cut off by a crash is left out."""
     lines = []
     for line in path.read_bytes().splitlines() if path.is_file() else []:
         try:
@@ -104,9 +105,18 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the logged steps of a run's log, without its evaluations and alarms."""
-    return [line for line in read_lines(path) if "loss" in line]
+def shorten_history(history: list[dict[str, Any]], *, evaluates: bool) -> None:
+    """Drop entries of the Trainer's history, which each checkpoint writes anew; `log.jsonl` has them all.
+
+    Args:
+        history: `log_history` of its state; the last `KEPT_HISTORY` stay.
+        evaluates: keep what was logged since the last evaluation too: the next one takes means of it.
+    """
+    start = max(0, len(history) - KEPT_HISTORY)
+    if evaluates:
+        marks = [number for number, entry in enumerate(history) if "loss" not in entry]
+        start = min(start, marks[-1] if marks else 0)
+    del history[:start]
 
 
 def drop_after(path: Path, step: int) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from mmtune.models.weights import load_weights
 from mmtune.run_folder import write_manifest
 from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
+from mmtune.training.callbacks import shorten_history
 from mmtune.training.checkpointing import checkpointed_share
 from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter
 from mmtune.training.optimizers import make_optimizer
@@ -41,8 +42,6 @@ from mmtune.training.stream import stream_loader
 from mmtune.training.unfreezing import GradualUnfreezing, RankAllocation
 
 ADALORA = "adalora"
-KEPT_HISTORY = 10
-"""Log entries in `trainer_state.json`, which each checkpoint writes anew; `log.jsonl` has them all."""
 
 
 class RunTrainer(Trainer):
@@ -122,8 +121,11 @@ class RunTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the speed of the steps, for trackers too."""
-        super().log(logs | (self.meter.read_for_log() if "loss" in logs else {}), start_time)
-        del self.state.log_history[:-KEPT_HISTORY]
+        speed = self.meter.read_for_log() if "loss" in logs else {}
+        super().log(logs | speed, start_time)
+        history = self.state.log_history
+        history[-1] = {key: value for key, value in history[-1].items() if key not in speed}
+        shorten_history(history, evaluates=self.args.eval_strategy != "no")
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give each part its own learning rate and weight decay; norms and biases have none."""

@@ -20,7 +20,7 @@ from mmtune.conversation import IGNORE_INDEX
 from mmtune.training import alarm_checks
 from mmtune.training.alarm_checks import CHECKS
 from mmtune.training.alarms import Alarms
-from mmtune.training.callbacks import RunLog, read_lines
+from mmtune.training.callbacks import RunLog, read_log
 from mmtune.training.data import prepare_data
 from mmtune.training.history import History
 from mmtune.training.meter import StepMeter
@@ -38,7 +38,7 @@ LEARNING = (
 
 def alarms_of(folder="runs/run"):
     """The alarms that a run's log holds: name -> message."""
-    return {line["alarm"]: line["message"] for line in read_lines(Path(folder, "log.jsonl")) if "alarm" in line}
+    return {line["alarm"]: line["message"] for line in read_log(Path(folder, "log.jsonl")) if "alarm" in line}
 
 
 def run(verb, *changes, code=0):
@@ -90,7 +90,7 @@ def trained(verb, *changes, rows=None, before=None, callbacks=(), collator=None)
 def test_runs_that_learn_are_silent(pretrained, capsys):
     changes = ("data.train.0.path=many.json", "train.max_steps=150", *LEARNING)
     assert run("finetune", *changes) == {}
-    lines = read_lines(Path("runs/run/log.jsonl"))
+    lines = read_log(Path("runs/run/log.jsonl"))
     assert lines[-1]["loss"] < 0.3 * math.log(250)
     assert "alarm" not in capsys.readouterr().err
 

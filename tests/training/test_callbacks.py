@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmtune.cli import main
 from mmtune.run_folder import newest_checkpoint
-from mmtune.training.callbacks import RunLog, drop_after, read_lines, read_log
+from mmtune.training.callbacks import RunLog, drop_after, read_log, shorten_history
 from mmtune.training.plot import MOST_POINTS, plot_loss, running_mean
 
 
@@ -58,14 +58,14 @@ def test_a_long_run_continues_at_once(tmp_path):
     log.close()
 
 
-def test_evaluations_stay_and_steps_are_read_alone(tmp_path):
+def test_steps_and_evaluations_are_lines_and_the_summary_is_none(tmp_path):
     log = RunLog(tmp_path, SimpleNamespace(figures={"samples_per_second": 3.0}))
     state = SimpleNamespace(global_step=4, epoch=0.5, is_world_process_zero=True)
     log.on_log(None, state, None, {"loss": float("nan"), "learning_rate": 1e-3, "grad_norm": 2.0, "other": 1})
     log.on_log(None, state, None, {"eval_loss": 1.5, "eval_runtime": 2.0, "epoch": 0.5})
     log.on_log(None, state, None, {"train_runtime": 12.0})
     log.close()
-    steps, evaluations = read_lines(tmp_path / "log.jsonl")
+    steps, evaluations = read_log(tmp_path / "log.jsonl")
     assert steps["loss"] is None
     assert steps["speed"] == {"samples_per_second": 3.0}
     assert "other" not in steps
@@ -74,7 +74,6 @@ def test_evaluations_stay_and_steps_are_read_alone(tmp_path):
         "eval_loss": 1.5,
         "eval_runtime": 2.0,
     }
-    assert read_log(tmp_path / "log.jsonl") == [steps]
 
 
 def test_after_a_kill_every_line_is_whole_and_a_resume_goes_on(workspace):
@@ -100,7 +99,19 @@ def test_the_state_of_a_checkpoint_does_not_grow_with_the_log(workspace):
     assert main(["pretrain", "pretrain.yaml", "train.num_train_epochs=8", "train.save_steps=40"]) == 0
     state = json.loads(Path("runs/pretrain/checkpoint-40/trainer_state.json").read_text())
     assert [entry["step"] for entry in state["log_history"]] == list(range(31, 41))
-    assert "samples_per_second" in state["log_history"][0]
+    assert set(state["log_history"][0]) == {"step", "epoch", "loss", "learning_rate", "grad_norm"}
+
+
+def test_the_history_since_the_last_evaluation_stays():
+    history = [{"step": step, "loss": 1.0} for step in range(100)]
+    shorten_history(history, evaluates=True)
+    assert len(history) == 100
+    history[60:60] = [{"step": 60, "eval_loss": 1.0}]
+    shorten_history(history, evaluates=True)
+    assert "eval_loss" in history[0]
+    assert len(history) == 41
+    shorten_history(history, evaluates=False)
+    assert len(history) == 10
 
 
 def test_the_plot_is_there_after_the_first_epoch(workspace, monkeypatch):
