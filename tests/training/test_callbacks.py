@@ -77,21 +77,22 @@ def test_steps_and_evaluations_are_lines_and_the_summary_is_none(tmp_path):
 
 
 def test_after_a_kill_every_line_is_whole_and_a_resume_goes_on(workspace):
-    command = [sys.executable, "-m", "mmtune", "pretrain", "pretrain.yaml", "train.num_train_epochs=100"]
+    command = [sys.executable, "-m", "mmtune", "pretrain", "pretrain.yaml", "train.num_train_epochs=40"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     path = Path("runs/pretrain/log.jsonl")
-    while process.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < 30):
+    while process.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < 20):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     content = path.read_bytes()
     assert content.endswith(b"\n")
-    steps = [json.loads(text)["step"] for text in content.splitlines()]
+    lines = [json.loads(text) for text in content.splitlines()]
+    steps = [line["step"] for line in lines if "loss" in line]
     assert steps == list(range(1, len(steps) + 1))
     newest = int(newest_checkpoint(path.parent).name.split("-")[1])
-    assert main(["pretrain", "pretrain.yaml", "train.num_train_epochs=100", "--resume"]) == 0
-    entries = read_log(path)
-    assert [entry["step"] for entry in entries] == list(range(1, 501))
+    assert main(["pretrain", "pretrain.yaml", "train.num_train_epochs=40", "--resume"]) == 0
+    entries = [line for line in read_log(path) if "loss" in line]
+    assert [entry["step"] for entry in entries] == list(range(1, 201))
     assert entries[newest]["seconds"] > entries[newest - 1]["seconds"]
 
 
