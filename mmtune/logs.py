@@ -80,10 +80,10 @@ def log_policy(level: int) -> Iterator[None]:
     """
     root, ours = logging.getLogger(), logging.getLogger("mmtune")
     before = root.level, ours.level, warnings.showwarning
-    for name, value in QUIET_VARIABLES.items():
-        if level > logging.DEBUG:
+    if level > logging.DEBUG:
+        for name, value in QUIET_VARIABLES.items():
             os.environ.setdefault(name, value)
-            logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # LLM.int8 has a line for each layer and step
     handler = ConsoleHandler(level, rank())
     root.addHandler(handler)
     root.setLevel(logging.INFO if level == logging.DEBUG else logging.WARNING)

@@ -57,9 +57,10 @@ class Alarms(TrainerCallback):
         projector = self.config.model.projector
         is_fitted = self.config.model.init_from is not None or (projector is not None and projector.warm_start_epochs)
         self.first_step = state.global_step
+        embeddings: Any = self.model.base_llm.get_input_embeddings()
         self.history = History(
             self.verb,
-            chance_loss=math.log(self.model.config.vocab_size),
+            chance_loss=math.log(embeddings.weight.shape[0]),
             warmup_steps=args.get_warmup_steps(state.max_steps),
             starts_anew=self.verb == "pretrain" and state.global_step == 0 and not is_fitted,
             max_grad_norm=args.max_grad_norm,
