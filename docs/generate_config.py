@@ -157,7 +157,7 @@ def default_of(field: dataclasses.Field) -> str:
         return "required"
     if field.default is dataclasses.MISSING:
         assert field.default_factory is not dataclasses.MISSING
-        return "required" if field.default_factory is list else ""
+        return "required" if field.name == "train" else "`[]`" if field.default_factory is list else ""
     return f"`{yaml_value(field.default)}`"
 
 

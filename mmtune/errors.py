@@ -56,3 +56,7 @@ class Interrupted(Exception):
     def __init__(self, message: str, exit_code: int):
         self.exit_code = exit_code
         super().__init__(message)
+
+
+class TrainingAlarm(TrainingError):
+    """A run is odd in a way that `train.alarms: error` does not let pass."""

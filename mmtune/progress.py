@@ -1,12 +1,12 @@
 """How long steps show that they advance: a bar in a terminal, a line now and then in a log."""
 
 import logging
-import sys
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from mmtune.logs import CONSOLE
 
 log = logging.getLogger(__name__)
 
@@ -17,9 +17,8 @@ class Bars:
     SECONDS_BETWEEN_LINES = 20.0
 
     def __init__(self) -> None:
-        console = Console(file=sys.stderr)
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
-        self.progress = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        self.progress = Progress(*columns, console=CONSOLE, transient=True) if CONSOLE.is_terminal else None
         self.tasks: dict[str, TaskID] = {}
         self.last_line = time.monotonic()
 

@@ -11,10 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mmtune.config import config_from_values, read_yaml, to_values, to_yaml
+from mmtune.config import config_from_values, read_yaml, to_yaml
 from mmtune.durable import sync_file, sync_folder
 from mmtune.errors import CheckpointError
-from mmtune.hashing import file_hash, value_hash
+from mmtune.hashing import file_hash
 from mmtune.schema import Config
 
 CONFIG_FILE = "config.yaml"
@@ -24,6 +24,10 @@ DATA_FILE = "data.json"
 PREPROCESSOR_FILE = "preprocessor.json"
 TOKENIZER_FOLDER = "tokenizer"
 CHECKPOINT_PREFIX = "checkpoint-"
+TEXT_LOG_FILE = "run.log"
+TRACKING_FOLDER = "tracking"
+STILL_WRITTEN = (TEXT_LOG_FILE, TRACKING_FOLDER)
+"""What a complete run may still append to; the manifest leaves it out."""
 LIBRARIES = ("mmtune", "torch", "transformers", "peft", "accelerate", "bitsandbytes")
 
 
@@ -74,7 +78,7 @@ def write_manifest(folder: Path, **facts: Any) -> None:
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        is_own = name != MANIFEST_FILE and not name.startswith((CHECKPOINT_PREFIX, "."))
+        is_own = name != MANIFEST_FILE and not name.startswith((CHECKPOINT_PREFIX, ".", *STILL_WRITTEN))
         if path.is_file() and is_own:
             files[name] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
     for name in files:
@@ -149,10 +153,3 @@ def read_config(folder: Path) -> Config:
 def read_verb(folder: Path) -> str:
     """Return the verb that made a run."""
     return read_json(folder / VERSIONS_FILE)["verb"]
-
-
-def config_hash(config: Config) -> str:
-    """Return the hash of all that shapes the result: the config without the folder it is written to."""
-    values = to_values(config)
-    values["train"].pop("output_dir")
-    return value_hash(values)

@@ -135,6 +135,10 @@ class TrainConfig:
     use_liger_kernel: bool = False  # Liger's kernels for norms, rotary embeddings and MLPs; CUDA, extra `liger`
     recompute_activations: bool = True  # gated MLPs compute their activation again instead of keeping it
     logging_steps: int = 1
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = field(default_factory=list)  # see docs/watching.md
+    run_name: str | None = None  # by which trackers show the run; null: its folder's name and the time
+    project: str = "mmtune"  # of trackers, to which the run belongs
+    alarms: Literal["warn", "error", "none"] = "warn"  # what is odd about a run is said once, or ends it
     save_steps: int = 500  # 0: only at the end
     save_total_limit: int | None = 2
     max_nonfinite_steps: int = 2  # steps in a row whose loss or gradient is not finite; they change no weight

@@ -122,4 +122,4 @@ def test_the_files_of_a_run_are_documented_and_none_is_a_pickle(config_file, dat
     assert {path.parts[0] for path in found} >= {"checkpoint-1", "adapter", "manifest.json", "vision.safetensors"}
     for path in found:
         assert f"`{path.name}`" in text or f"`{path.parent.name}/{path.name}`" in text, path
-        assert path.name == ".lock" or path.suffix in (".safetensors", ".json", ".jsonl", ".yaml", ".png"), path
+        assert path.name == ".lock" or path.suffix in (".safetensors", ".json", ".jsonl", ".yaml", ".png", ".log"), path

@@ -11,8 +11,17 @@ PACKAGE = Path(mmtune.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATION = {
-    "conversation", "errors", "lookup", "hashing", "durable", "shipped", "python_config", "torchvision_ops", "cache",
-}  # fmt: skip
+    "conversation",
+    "errors",
+    "lookup",
+    "hashing",
+    "durable",
+    "shipped",
+    "python_config",
+    "torchvision_ops",
+    "cache",
+    "logs",
+}
 BUILT = FOUNDATION | {
     "data",
     "models",
@@ -27,6 +36,7 @@ BUILT = FOUNDATION | {
     "schema_train",
     "schema_tune",
     "progress",
+    "logs",
 }
 
 MAY_IMPORT = {
@@ -36,7 +46,8 @@ MAY_IMPORT = {
     "hashing": set(),
     "durable": set(),
     "cache": set(),
-    "progress": set(),
+    "progress": {"logs"},
+    "logs": {"errors", "lookup"},
     "testing": {"torchvision_ops"},
     "testing_vision": {"torchvision_ops"},
     "torchvision_ops": set(),

@@ -84,6 +84,7 @@ def _shorten(config: Config, folder: Path, num_steps: int) -> None:
     config.train.max_steps = num_steps
     config.train.save_steps, config.train.logging_steps = 0, 1
     config.data.check_images = "header"
+    config.train.report_to, config.train.alarms = [], "none"
     if any(source.stream for source in config.data.train):
         raise ConfigError("data.train", "a stream is not measured: synthetic data takes its place. Leave stream out.")
 

@@ -1,11 +1,8 @@
 """The command line: one small file a verb. Heavy imports happen inside the verb, so that `--help` is instant."""
 
 import argparse
-import logging
-import os
 import signal
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -29,6 +26,7 @@ VERB_NAMES = (
     "convert",
 )
 TAKES_OVERRIDES = ("pretrain", "finetune", "sft", "run", "inspect", "data", "bench")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
 
@@ -48,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     assert tuple(verbs.choices) == VERB_NAMES
     for verb in verbs.choices.values():
         verb.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
+        verb.add_argument("--log-level", choices=LOG_LEVELS, help="the least that is shown (default: info)")
         verb.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
 
@@ -60,9 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mmtune: {answer}", file=sys.stderr)
         return EXIT_MISTAKE
     args = _parse(argv)
-    _quiet_libraries()
+    from mmtune.logs import level_of, log_policy
+
     try:
-        return args.run(args) or 0
+        with log_policy(level_of(args.log_level)):
+            return args.run(args) or 0
     except MMTuneError as error:
         if args.traceback:
             raise
@@ -92,15 +93,3 @@ def entry_point() -> NoReturn:
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `mmtune inspect ... | head` ends quietly
     sys.exit(main())
-
-
-def _quiet_libraries() -> None:
-    """One logging policy: our lines on standard error, only warnings of the libraries."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr, force=True)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    logging.getLogger("mmtune").setLevel(logging.INFO)

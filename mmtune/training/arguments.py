@@ -7,6 +7,7 @@ from mmtune.errors import ConfigError
 from mmtune.models.precision import require_trainable
 from mmtune.schema import TrainConfig
 from mmtune.training.optimizers import optim_args_text, optimizer_name, require_optimizer, require_schedule
+from mmtune.training.trackers import require_trackers
 
 ALL_LINEAR = "all-linear"
 
@@ -44,6 +45,7 @@ def training_arguments(
             train in the dtype.
     """
     require_trainable(dtype, device, config.pure_bf16)
+    require_trackers(config.report_to)
     optim = optimizer_name(config.optim)
     require_schedule(config.lr_scheduler_type, config.lr_scheduler_kwargs)
     try:
@@ -78,7 +80,7 @@ def training_arguments(
             use_cpu=device.type == "cpu",
             remove_unused_columns=False,
             label_names=["labels"],
-            report_to="none",
+            report_to="none",  # trackers.py adds them, with our config and where a resumed run goes on
             disable_tqdm=True,
         )
     except (ValueError, KeyError, ImportError) as error:

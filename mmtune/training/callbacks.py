@@ -1,143 +1,158 @@
-"""What a run shows while it trains: a progress bar with the time left, a JSONL log, a plot of the loss."""
+"""The log of a run: `log.jsonl`, one JSON object a line, and the plot of its loss."""
 
 import json
+import math
+import os
 import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-from mmtune.training.meter import StepMeter
+from mmtune.logs import rank
+from mmtune.training.meter import SAVING, StepMeter
+from mmtune.training.plot import PLOT_FILE, plot_loss
 
 LOG_FILE = "log.jsonl"
-PLOT_FILE = "loss.png"
+SUMMARY_KEY = "train_runtime"
+KEPT_HISTORY = 10
+TRAINING_KEYS = ("loss", "learning_rate", "grad_norm")
+BLOCK_BYTES = 1 << 16
 
 
 class RunLog(TrainerCallback):
-    """Appends one JSON object a logged step to `log.jsonl`; plots the loss when training ends.
+    """Appends a line to `log.jsonl` at each logged step, evaluation and alarm; plots the loss as epochs end.
+
+    A line is one write to a file opened for appending, so that it is whole or absent after a crash of the process; at
+    a checkpoint and every `SECONDS_BETWEEN_SYNCS` the disk is told to keep what it has, against a crash of the machine.
 
     Args:
         folder: the run folder.
-        meter: gives the figures of the steps since the last line.
+        meter: has the figures of the steps since the last line.
         first_step: the step a resumed run starts from; later lines of the interrupted run are dropped.
+        title: of the plot.
     """
 
-    def __init__(self, folder: Path, meter: StepMeter, first_step: int = 0):
-        self.path, self.folder, self.meter = folder / LOG_FILE, folder, meter
-        kept = [entry for entry in read_log(self.path) if entry["step"] <= first_step]
-        self.seconds_before = kept[-1]["seconds"] if kept else 0.0
-        self.path.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-        self.started = time.monotonic()
+    SECONDS_BETWEEN_SYNCS = 60.0
+    SHARE_FOR_PLOTS = 0.02
+    """Of the time, what plots between epochs may take: where epochs last less than a second, not each is drawn."""
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Append the step's figures."""
-        if not logs or "loss" not in logs or not state.is_world_process_zero:
+    def __init__(self, folder: Path, meter: StepMeter, first_step: int = 0, title: str = ""):
+        self.path, self.folder, self.meter, self.title = folder / LOG_FILE, folder, meter, title
+        last = drop_after(self.path, first_step) if rank() == 0 else None
+        self.seconds_before = last["seconds"] if last else 0.0
+        self.started = self.synced = time.monotonic()
+        self.next_plot = 0.0
+        self.file = self.path.open("ab", buffering=0)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Append the figures of the steps since the last line, or those of an evaluation."""
+        if not logs or SUMMARY_KEY in logs or not state.is_world_process_zero:
             return
+        if "loss" in logs:
+            self.append(state, {key: logs[key] for key in TRAINING_KEYS if key in logs} | {"speed": self.meter.figures})
+        else:
+            self.append(state, logs)
+
+    def append(self, state: Any, facts: dict[str, Any]) -> None:
+        """Append one line; numbers that are not finite become null, which JSON has."""
         seconds = round(self.seconds_before + time.monotonic() - self.started, 3)
-        entry = {"step": state.global_step, "epoch": state.epoch, "seconds": seconds}
-        entry |= {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in logs}
-        entry["speed"] = self.meter.read()
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        line = {"step": state.global_step, "epoch": state.epoch, "seconds": seconds}
+        line |= {key: _finite(value) for key, value in facts.items() if key not in line}
+        self.file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+        if time.monotonic() - self.synced > self.SECONDS_BETWEEN_SYNCS:
+            self._sync()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A checkpoint does not outlive the lines before it."""
+        self._sync()
+
+    def _sync(self) -> None:
+        os.fsync(self.file.fileno())
+        self.synced = time.monotonic()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Draw `loss.png` between epochs."""
+        started = time.monotonic()
+        if state.is_world_process_zero and state.global_step < state.max_steps and started >= self.next_plot:
+            self._plot()
+            self.meter.watch.lap(SAVING)
+            ended = time.monotonic()
+            self.next_plot = ended + (ended - started) / self.SHARE_FOR_PLOTS
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Draw `loss.png`."""
+        """Draw `loss.png` of the whole run."""
         if state.is_world_process_zero:
-            plot_loss(read_log(self.path), self.folder / PLOT_FILE)
+            self._sync()
+            self._plot()
 
-
-class ProgressBar(TrainerCallback):
-    """One line: step, loss, learning rate, samples a second, time left. Without a terminal, a line now and then.
-
-    Args:
-        name: what stands before the figures.
-        num_samples: of an epoch; None: of a stream, whose loader has no length.
-        console: where it is shown.
-    """
-
-    LINES_WITHOUT_TERMINAL = 20
-
-    def __init__(self, name: str, num_samples: int | None, console: Console):
-        self.name, self.num_samples, self.console = name, num_samples, console
-        self.progress: Progress | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Open the bar."""
-        samples_per_batch = float(args.per_device_train_batch_size)
-        if self.num_samples is not None:
-            samples_per_batch = self.num_samples / len(given["train_dataloader"])
-        self.samples_per_step = samples_per_batch * args.gradient_accumulation_steps
-        self.first_step, self.started = state.global_step, time.monotonic()
-        if self.console.is_terminal and state.is_world_process_zero:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.completed}/{task.total}"),
-            )
-            times = (
-                TextColumn("{task.fields[facts]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-            )
-            self.progress = Progress(*columns, *times, console=self.console)
-            self.task = self.progress.add_task(self.name, total=state.max_steps, completed=state.global_step, facts="")
-            self.progress.start()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Show the newest figures."""
-        if not logs or "loss" not in logs or not state.is_world_process_zero:
-            return
-        steps = state.global_step - self.first_step
-        seconds = max(time.monotonic() - self.started, 1e-9)
-        rate = steps * self.samples_per_step / seconds
-        facts = f"loss {logs['loss']:.3f}  lr {logs['learning_rate']:.1e}  {rate:.1f} samples/s"
-        if self.progress is not None:
-            self.progress.update(self.task, completed=state.global_step, facts=facts)
-        elif state.global_step % max(1, state.max_steps // self.LINES_WITHOUT_TERMINAL) == 0:
-            left = seconds / max(steps, 1) * (state.max_steps - state.global_step)
-            self.console.print(f"{self.name}  step {state.global_step}/{state.max_steps}  {facts}  {left:.0f} s left")
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Close the bar."""
-        self.close()
+    def _plot(self) -> None:
+        plot_loss(read_log(self.path), self.folder / PLOT_FILE, self.title)
 
     def close(self) -> None:
-        """Close the bar, also after an error."""
-        if self.progress is not None:
-            self.progress.stop()
-            self.progress = None
+        """Close the file, also after an error."""
+        self.file.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the entries of a run's log; a last line cut off by a crash is left out."""
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    """Return all lines of a log: steps have `loss`; one cut off by a crash is left out."""
+    lines = []
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
         try:
-            entries.append(json.loads(line))
+            lines.append(json.loads(line))
         except ValueError:
-            break
-    return entries
+            continue
+    return lines
 
 
-def plot_loss(entries: list[dict[str, Any]], path: Path) -> None:
-    """Draw the loss over the steps, each step pale and a running mean strong."""
-    from matplotlib.figure import Figure
+def shorten_history(history: list[dict[str, Any]], *, evaluates: bool) -> None:
+    """Drop entries of the Trainer's history, which each checkpoint writes anew; `log.jsonl` has them all.
 
-    if not entries:
-        return
-    steps, losses = [entry["step"] for entry in entries], [entry["loss"] for entry in entries]
-    smooth, mean = [], losses[0]
-    for loss in losses:
-        mean = 0.9 * mean + 0.1 * loss
-        smooth.append(mean)
-    figure = Figure(figsize=(6.4, 3.6), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    axes.plot(steps, losses, color="#9db8d9", linewidth=0.8, label="each step")
-    axes.plot(steps, smooth, color="#1f4e8c", linewidth=1.8, label="running mean")
-    axes.set(xlabel="optimizer step", ylabel="loss per supervised token", ylim=(0, None))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    figure.savefig(path)
+    Args:
+        history: `log_history` of its state; the last `KEPT_HISTORY` stay.
+        evaluates: keep what was logged since the last evaluation too: the next one takes means of it.
+    """
+    start = max(0, len(history) - KEPT_HISTORY)
+    if evaluates:
+        marks = [number for number, entry in enumerate(history) if "loss" not in entry]
+        start = min(start, marks[-1] if marks else 0)
+    del history[:start]
+
+
+def drop_after(path: Path, step: int) -> dict[str, Any] | None:
+    """Cut the lines behind a step off a log, and one that a crash cut; return the last line that stays.
+
+    Read from the end, so that the time depends on what is dropped and not on the length of the run.
+    """
+    if not path.is_file():
+        return None
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        unread, rest = end, b""
+        while unread > 0:
+            size = min(BLOCK_BYTES, unread)
+            unread = file.seek(unread - size)
+            rest = file.read(size) + rest
+            while b"\n" in rest[:-1] or (unread == 0 and rest):
+                start = rest.rfind(b"\n", 0, -1) + 1
+                entry = _entry(rest[start:])
+                if entry is not None and entry["step"] <= step:
+                    file.truncate(end)
+                    return entry
+                end -= len(rest) - start
+                rest = rest[:start]
+        file.truncate(0)
+    return None
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """Return a whole line as it was written, or None."""
+    try:
+        entry = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and "step" in entry else None
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

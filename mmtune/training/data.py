@@ -38,11 +38,6 @@ class TrainingData:
     samples: SampleDataset | None
     facts: Callable[[], dict[str, Any]]
 
-    @property
-    def num_samples(self) -> int | None:
-        """Samples of an epoch; None of a stream."""
-        return None if self.samples is None else len(self.samples)
-
     def log_trained(self) -> None:
         """Say what training has read of a stream; of prepared data that is known before."""
         if isinstance(self.rows, StreamDataset):

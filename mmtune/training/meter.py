@@ -77,6 +77,8 @@ class StepMeter(TrainerCallback):
         self.matmul_rate = matmul_rate(model.device, compute_dtype(model.base_llm))
         self.watch = Stopwatch(model.device)
         self.hooks: list[RemovableHandle] = []
+        self.step_images = 0  # of the newest step
+        self.figures: dict[str, Any] = {}  # of the last reading at a log, for all who show them
         self._forget()
 
     def _forget(self) -> None:
@@ -87,6 +89,7 @@ class StepMeter(TrainerCallback):
     def count(self, batches: Iterable[dict[str, Any]]) -> None:
         """Add the batches of a step."""
         self.steps += 1
+        images_before = self.images
         for batch in batches:
             lengths = batch["sample_lengths"]
             self.samples += len(lengths)
@@ -96,6 +99,7 @@ class StepMeter(TrainerCallback):
             images = batch.get("pixel_values", batch.get("image_features"))
             self.images += 0 if images is None else len(images)
             self.supervised = self.supervised + (batch["labels"] != IGNORE_INDEX).sum()
+        self.step_images = self.images - images_before
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin to time: a part ends where the forward pass of its module does."""
@@ -148,6 +152,11 @@ class StepMeter(TrainerCallback):
         }
         self._forget()
         return {name: _rounded(value) if isinstance(value, float) else value for name, value in figures.items()}
+
+    def read_for_log(self) -> dict[str, Any]:
+        """Read, keep the figures for the callbacks of this log, and return those that are single numbers."""
+        self.figures = self.read()
+        return {name: value for name, value in self.figures.items() if not isinstance(value, dict)}
 
 
 def _rounded(value: float) -> float:

@@ -1,21 +1,21 @@
 """The main path of `pretrain`, `finetune` and `sft`: from a config to a complete run folder."""
 
 import logging
-import sys
 import time
 from pathlib import Path
 
-from rich.console import Console
 from transformers import set_seed
 
 from mmtune.build import base_models, choose_device
 from mmtune.build_data import build_reader
+from mmtune.logs import TextLog
 from mmtune.models.precision import choose_dtype
 from mmtune.models.weights import save_weights
-from mmtune.run_folder import write_manifest, write_settings
+from mmtune.run_folder import TEXT_LOG_FILE, write_manifest, write_settings
 from mmtune.schema import Config
+from mmtune.training.alarms import Alarms
 from mmtune.training.arguments import training_arguments
-from mmtune.training.callbacks import ProgressBar, RunLog
+from mmtune.training.callbacks import RunLog
 from mmtune.training.checkpoints import CheckpointWriter
 from mmtune.training.data import load_data
 from mmtune.training.disk import try_to_save
@@ -24,10 +24,12 @@ from mmtune.training.interruption import Interruption
 from mmtune.training.meter import StepMeter
 from mmtune.training.model import model_to_train
 from mmtune.training.output_folder import clear_folder, is_done, make_folder
+from mmtune.training.progress_bar import ProgressBar
 from mmtune.training.resume import ResumePoint, num_processes, point_to_resume
 from mmtune.training.run_lock import run_lock
 from mmtune.training.start_table import start_table
 from mmtune.training.steps import num_saves, total_steps
+from mmtune.training.trackers import tracker_callbacks
 from mmtune.training.trainer import RunTrainer
 
 log = logging.getLogger(__name__)
@@ -52,14 +54,14 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
         log.info("%s is complete and has this config: nothing to do", folder)
         return folder
     make_folder(folder)
-    with run_lock(folder):
+    with run_lock(folder), TextLog(folder / TEXT_LOG_FILE) as text_log:
         point = point_to_resume(folder, config, resume)
         clear_folder(folder, resume=bool(resume), overwrite=overwrite)
-        _train(folder, config, verb, point)
+        _train(folder, config, verb, point, text_log)
     return folder
 
 
-def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None) -> None:
+def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, text_log: TextLog) -> None:
     checkpoint, first_step = (point.folder, point.step) if point else (None, 0)
     device = choose_device(config.train.device)
     dtype = choose_dtype(config.model.llm.dtype, device)
@@ -80,10 +82,15 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None) -
         parts.save_readers(target)
 
     meter = StepMeter(parts.model, parts.transform.image_size if parts.transform else None)
-    run_log = RunLog(folder, meter, first_step)
-    bar = ProgressBar(verb, data.num_samples, Console(file=sys.stderr))
+    trackers = tracker_callbacks(config, folder, first_step)
+    run_log = RunLog(folder, meter, first_step, verb)
+    text_log.open()
+    bar = ProgressBar(verb, meter)
+    callbacks = [*trackers, run_log, bar]
+    if config.train.alarms != "none":
+        callbacks.append(Alarms(config, verb, parts.model, meter, run_log))
     writer = CheckpointWriter(folder, config.train.save_total_limit, num_processes())
-    trainer = RunTrainer(parts.model, config, data.rows, ready.collator, write_run, meter, writer, [run_log, bar])
+    trainer = RunTrainer(parts.model, config, data.rows, ready.collator, write_run, meter, writer, callbacks)
     log.info("%s", start_table(config, parts.model))
     try_to_save(
         writer, write_run, trainer.optimizer_bytes, num_saves(config, first_step, total_steps(config, data.rows))
@@ -92,6 +99,7 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None) -
         _fit(trainer, writer, checkpoint)
     finally:
         bar.close()
+        run_log.close()
         writer.close()
     data.log_trained()
     with writer.errors_named():

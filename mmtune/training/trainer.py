@@ -21,6 +21,7 @@ from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import load_weights
 from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
+from mmtune.training.callbacks import shorten_history
 from mmtune.training.checkpointing import checkpointed_share, optimizer_bytes
 from mmtune.training.checkpoints import CheckpointWriter
 from mmtune.training.faults import FiniteSteps
@@ -170,6 +171,14 @@ class RunTrainer(Trainer):
             f"at step {self.state.global_step + 1}, in a batch of {tokens} tokens and {images} images. In this order"
             f" change: {', '.join(changes)}."
         )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the speed of the steps, for trackers too."""
+        speed = self.meter.read_for_log() if "loss" in logs else {}
+        super().log(logs | speed, start_time)
+        history = self.state.log_history
+        history[-1] = {key: value for key, value in history[-1].items() if key not in speed}
+        shorten_history(history, evaluates=self.args.eval_strategy != "no")
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give each part its own learning rate and weight decay; norms and biases have none."""
