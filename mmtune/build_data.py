@@ -190,8 +190,10 @@ def _without_bad(
     return order[~is_bad[order]]
 
 
-def require_good(config: DataConfig, dataset: SampleDataset, report: DataReport, listed_in: Path | str) -> None:
-    """Hold that nothing is left out unless the config says so.
+def require_good(
+    config: DataConfig, dataset: SampleDataset, report: DataReport, listed_in: Path | str, key: str = "data.train"
+) -> None:
+    """Hold that nothing is left out unless the config says so; `key` is the one that names the data.
 
     Raises:
         DataError: there are bad records and `on_bad_record` is `error`; the message is that of the first one.
@@ -204,7 +206,7 @@ def require_good(config: DataConfig, dataset: SampleDataset, report: DataReport,
             more = f" {len(others)} more: {listed_in} lists all; data.on_bad_record=skip leaves them out."
         raise DataError(first.place, f"{first.message}{more}")
     if not len(dataset):
-        raise ConfigError("data.train", f"no sample is left of {report.num_records} records: all were skipped.")
+        raise ConfigError(key, f"no sample is left of {report.num_records} records: all were skipped.")
 
 
 def packed(config: Config, dataset: SampleDataset) -> SampleDataset | PackedDataset:

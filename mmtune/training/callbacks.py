@@ -16,7 +16,7 @@ PLOT_FILE = "loss.png"
 
 
 class RunLog(TrainerCallback):
-    """Appends one JSON object a logged step to `log.jsonl`; plots the loss when training ends.
+    """Appends one JSON object a logged step, and one an evaluation, to `log.jsonl`; plots the loss when training ends.
 
     Args:
         folder: the run folder.
@@ -33,12 +33,15 @@ class RunLog(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Append the step's figures."""
-        if not logs or "loss" not in logs or not state.is_world_process_zero:
+        if not logs or "train_runtime" in logs or not state.is_world_process_zero:
             return
         seconds = round(self.seconds_before + time.monotonic() - self.started, 3)
         entry = {"step": state.global_step, "epoch": state.epoch, "seconds": seconds}
-        entry |= {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in logs}
-        entry["speed"] = self.meter.read()
+        if "loss" in logs:
+            entry |= {key: logs[key] for key in ("loss", "learning_rate", "grad_norm") if key in logs}
+            entry["speed"] = self.meter.read()
+        else:  # an evaluation
+            entry |= {key: value for key, value in logs.items() if key not in entry}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
@@ -123,9 +126,11 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def plot_loss(entries: list[dict[str, Any]], path: Path) -> None:
-    """Draw the loss over the steps, each step pale and a running mean strong."""
+    """Draw the loss over the steps, each step pale and a running mean strong, and that of held-out data as dots."""
     from matplotlib.figure import Figure
 
+    held_out = [(entry["step"], entry["eval_loss"]) for entry in entries if "eval_loss" in entry]
+    entries = [entry for entry in entries if "loss" in entry]
     if not entries:
         return
     steps, losses = [entry["step"] for entry in entries], [entry["loss"] for entry in entries]
@@ -137,6 +142,8 @@ def plot_loss(entries: list[dict[str, Any]], path: Path) -> None:
     axes = figure.subplots()
     axes.plot(steps, losses, color="#9db8d9", linewidth=0.8, label="each step")
     axes.plot(steps, smooth, color="#1f4e8c", linewidth=1.8, label="running mean")
+    if held_out:
+        axes.plot(*zip(*held_out, strict=True), "o-", color="#c2571a", markersize=3, linewidth=1.2, label="held out")
     axes.set(xlabel="optimizer step", ylabel="loss per supervised token", ylim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

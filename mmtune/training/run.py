@@ -41,11 +41,14 @@ from mmtune.run_folder import (
     write_settings,
 )
 from mmtune.schema import Config
+from mmtune.schema_evaluation import evaluates
 from mmtune.training.arguments import training_arguments
 from mmtune.training.callbacks import LOG_FILE, ProgressBar, RunLog
-from mmtune.training.data import PROBLEMS_FILE, load_data
+from mmtune.training.data import PROBLEM_FILES, load_data
+from mmtune.training.evaluation import Evaluation
 from mmtune.training.meter import StepMeter
 from mmtune.training.rows import choose_collator
+from mmtune.training.samples import require_samples, sample_callbacks
 from mmtune.training.start_table import start_table
 from mmtune.training.trainer import RunTrainer
 
@@ -72,7 +75,9 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
 
     device = choose_device(config.train.device)
     dtype = choose_dtype(config.model.llm.dtype, device)
-    training_arguments(config.train, device, dtype)  # a value that the Trainer refuses is said before a model loads
+    # A value that the Trainer refuses is said before a model loads.
+    training_arguments(config.train, device, dtype, has_evaluation=evaluates(config))
+    require_samples(config)
     reader = build_reader(config.model)
     data = load_data(config, reader, folder, _step_of(checkpoint))
 
@@ -92,9 +97,8 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
         loaded = load_initial_weights(config.model, parts)
         log.info("loaded %s from %s", " and ".join(loaded), config.model.init_from)
     if config.data.cache_vision_features:
-        assert data.samples is not None, "the config refuses a stream"
         with Bars() as bars:
-            cache_vision_features(config.model, parts, data.samples, bars)
+            data.cache_features(lambda dataset: cache_vision_features(config.model, parts, dataset, bars))
     if checkpoint is None:
         if "adapter" not in loaded and starts_from_weights(parts.model.llm):
             parts.model.adapter_start = start_from_weights(parts.model.llm)
@@ -113,16 +117,19 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
     meter = StepMeter(parts.model, parts.transform.image_size if parts.transform else None)
     run_log = RunLog(folder, meter, _step_of(checkpoint))
     bar = ProgressBar(verb, data.num_samples, Console(file=sys.stderr))
-    trainer = RunTrainer(parts.model, config, data.rows, collator, write_run, meter, [run_log, bar])
+    callbacks = [*sample_callbacks(config, parts, meter, _step_of(checkpoint)), run_log, bar]
+    evaluation = Evaluation(config, data.held_out, collator) if data.held_out is not None else None
+    trainer = RunTrainer(parts.model, config, data.rows, collator, write_run, meter, callbacks, evaluation)
     log.info("%s", start_table(config, parts.model))
     try:
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         bar.close()
     data.log_trained()
+    best = trainer.load_best()
     write_run(folder)
     seconds = round(run_log.seconds_before + time.monotonic() - run_log.started, 1)
-    write_manifest(folder, steps=result.global_step, train_seconds=seconds)
+    write_manifest(folder, steps=result.global_step, train_seconds=seconds, **best)
     log.info("%d steps in %.0f s; the run is in %s", result.global_step, seconds, folder)
     return folder
 
@@ -156,7 +163,7 @@ def _prepare_folder(folder: Path, config: Config, resume: bool | str, overwrite:
     if overwrite and folder.exists():
         _delete_run(folder)
     checkpoint = _checkpoint_to_resume(folder, config, resume)
-    if not resume and folder.exists() and {path.name for path in folder.iterdir()} - {PROBLEMS_FILE}:
+    if not resume and folder.exists() and {path.name for path in folder.iterdir()} - {*PROBLEM_FILES}:
         newest = newest_checkpoint(folder)
         hint = f"--resume continues from {newest.name}; " if newest else "it has no checkpoint; "
         raise CheckpointError(
@@ -175,7 +182,7 @@ def _prepare_folder(folder: Path, config: Config, resume: bool | str, overwrite:
 
 def _delete_run(folder: Path) -> None:
     """Delete a run's folder, and no other: a wrong output_dir must not cost somebody's files."""
-    files = (CONFIG_FILE, LOG_FILE, PROBLEMS_FILE)
+    files = (CONFIG_FILE, LOG_FILE, *PROBLEM_FILES)
     is_run = any((folder / name).exists() for name in files) or any(folder.glob("checkpoint-*"))
     if any(folder.iterdir()) and not is_run:
         message = f"{folder.resolve()} holds files but no run, so --overwrite leaves it alone. Name another folder."

@@ -3,6 +3,7 @@
 The loop, accumulation, clipping, schedules and engines are the Trainer's own.
 """
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,11 @@ from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import load_weights
 from mmtune.run_folder import write_manifest
 from mmtune.schema import Config
+from mmtune.schema_evaluation import TRAINING_METRICS, criterion, evaluates
 from mmtune.training.arguments import training_arguments
+from mmtune.training.best import best_callbacks, best_checkpoint, checkpoints_to_delete, write_best
 from mmtune.training.checkpointing import checkpointed_share
+from mmtune.training.evaluation import Evaluation, training_means
 from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter
 from mmtune.training.optimizers import make_optimizer
 from mmtune.training.rows import Collator
@@ -38,8 +42,10 @@ from mmtune.training.state import (
 )
 from mmtune.training.steps import batch_sampler
 from mmtune.training.stream import stream_loader
+from mmtune.training.undisturbed import undisturbed
 from mmtune.training.unfreezing import GradualUnfreezing, RankAllocation
 
+log = logging.getLogger(__name__)
 ADALORA = "adalora"
 
 
@@ -54,6 +60,7 @@ class RunTrainer(Trainer):
         write_run: writes all files of a run but state and manifest into a folder.
         meter: told what steps train on and where their parts end.
         callbacks: progress, logs.
+        evaluation: measures the model on held-out samples; None where there are none.
     """
 
     def __init__(
@@ -65,7 +72,9 @@ class RunTrainer(Trainer):
         write_run: Callable[[Path], None],
         meter: StepMeter,
         callbacks: list[TrainerCallback],
+        evaluation: Evaluation | None = None,
     ):
+        self.evaluation = evaluation
         self.run_config, self.write_run, self.vlm, self.rows, self.meter = config, write_run, model, dataset, meter
         model.neftune_noise_alpha = config.train.neftune_noise_alpha or 0.0
         model.label_smoothing_factor = config.train.label_smoothing_factor
@@ -79,10 +88,12 @@ class RunTrainer(Trainer):
                 choose_dtype(config.model.llm.dtype, model.device),
                 skips_on_resume=not isinstance(dataset, StreamDataset),
                 has_checkpointing=model.checkpointed_share > 0,
+                has_evaluation=evaluates(config),
             ),
             data_collator=collator,
             train_dataset=dataset,
-            callbacks=[meter, self.unfreezing, RankAllocation(model), *callbacks],
+            eval_dataset=dataset if evaluates(config) else None,  # one is asked for; `evaluate` knows what it measures
+            callbacks=[meter, self.unfreezing, RankAllocation(model), *best_callbacks(config.train), *callbacks],
         )
         self.remove_callback(PrinterCallback)  # added by the Trainer wherever its own bar is off
         # The Trainer has set `use_cache` of the language model's config; generation needs it on.
@@ -105,6 +116,8 @@ class RunTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """Return the batches of a step and their supervised tokens; the wait for them is timed."""
+        if self.control.should_training_stop:  # a resumed run that had stopped early
+            return [], None
         self.meter.watch.lap(OTHER)
         batches, num_supervised_tokens = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.meter.watch.lap(DATA)
@@ -117,6 +130,50 @@ class RunTrainer(Trainer):
         loss = super().training_step(*given, **named)
         self.meter.watch.lap(BACKWARD)
         return loss
+
+    def evaluate(self, *given: Any, **named: Any) -> dict[str, float]:
+        """Measure the model on the held-out samples and log it, with the means of training since the last time.
+
+        Returns:
+            All that may be the criterion, each with `eval_` in front, where the Trainer looks for it.
+        """
+        figures: dict[str, float] = {}
+        with self.meter.aside(), undisturbed(self.vlm):
+            if self.evaluation is not None:
+                figures = self.evaluation.measure(self.vlm, self._prepare_inputs)
+        means = training_means(self.state.log_history)
+        logged = figures | {name: means[name] for name in ("train_loss",) if name in means}
+        if logged:
+            log.info("step %d: %s", self.state.global_step, "  ".join(f"{k} {v:.4g}" for k, v in logged.items()))
+            self.log(dict(logged))
+        metrics = figures | {f"eval_{name}": means.get(name, float("nan")) for name in TRAINING_METRICS}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Save whenever there is a new best, whatever `save_steps` says."""
+        is_new_best = super()._determine_best_metric(metrics, trial)
+        self.control.should_save = self.control.should_save or is_new_best
+        if is_new_best:
+            self.state.best_global_step = self.state.global_step
+        return is_new_best
+
+    def load_best(self) -> dict[str, Any]:
+        """Load the best weights where the config asks, say which weights the model has, and return that as facts."""
+        train, best = self.run_config.train, best_checkpoint(self.run_config.train, self.state)
+        metric = criterion(train)
+        if best is None or metric is None:
+            if metric is not None:
+                log.warning("no evaluation had a %s that is a number: there is no best checkpoint", metric)
+            return {}
+        held = "the last weights"
+        if train.load_best_model_at_end:
+            load_weights(self.vlm, best)
+            held = "its weights"
+        value, step = self.state.best_metric, self.state.best_global_step
+        log.info("best %s: %.4g at step %d (%s); the run folder holds %s", metric, value, step, best, held)
+        weights_of = step if train.load_best_model_at_end else self.state.global_step
+        return {"best": {"metric": metric, "value": value, "step": step}, "weights_of_step": weights_of}
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give each part its own learning rate and weight decay; norms and biases have none."""
@@ -153,13 +210,14 @@ class RunTrainer(Trainer):
         super()._save_checkpoint(model, trial)
         folder = Path(self.run_config.train.output_dir)
         write_manifest(folder / f"checkpoint-{self.state.global_step}", step=self.state.global_step)
+        write_best(self.run_config.train, self.state)
         self._delete_old_checkpoints(folder)
         self.meter.watch.lap(SAVING)
 
     def _delete_old_checkpoints(self, folder: Path) -> None:
         limit = self.run_config.train.save_total_limit
         found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
-        for path in found[: -limit if limit else 0]:
+        for path in checkpoints_to_delete(found, limit, best_checkpoint(self.run_config.train, self.state)):
             shutil.rmtree(path)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
