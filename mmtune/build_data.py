@@ -1,7 +1,7 @@
 """From a config to prepared data: what reads it, what is wrong with it, samples and packs. No model is loaded."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,11 @@ def build_dataset(config: Config, reader: Reader, progress: Progress = untold) -
     report.num_samples = len(dataset)
     report.num_cut = int((dataset.values("num_cut") > 0).sum())
     return dataset, report
+
+
+def validation_config(config: Config) -> Config:
+    """Return the config whose training data is what `config` measures, to be read and checked the same way."""
+    return replace(config, data=replace(config.data, train=config.data.validation, validation=[]))
 
 
 def build_stream(config: Config, reader: Reader, first_step: int, problems_path: Path) -> StreamDataset:

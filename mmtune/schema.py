@@ -142,8 +142,8 @@ class TrainConfig:
     dataloader_num_workers: int = 0  # processes that open images; any number gives the same batches
     dataloader_prefetch_factor: int = 2  # batches that each of them prepares ahead
     eval_steps: int | None = None  # steps between two evaluations; null: save_steps; 0: only at the end
-    per_device_eval_batch_size: int | None = None  # null: per_device_train_batch_size
-    metric_for_best_model: str | None = None  # eval_loss, eval_token_accuracy, ...; its best checkpoint is kept
+    per_device_eval_batch_size: int | None = None  # samples measured together; null: per_device_train_batch_size
+    metric_for_best_model: str | None = None  # such as eval_loss; its best checkpoint is kept; see docs/validation.md
     greater_is_better: bool | None = None  # null: true for accuracies alone
     load_best_model_at_end: bool = False  # the run folder holds the best weights instead of the last ones
     early_stopping_patience: int | None = None  # stop after this many evaluations without a better metric

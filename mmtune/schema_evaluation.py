@@ -138,7 +138,7 @@ _NO_DATA = " Nothing is held out: give data.validation or data.validation_fracti
 
 def _wrong_sample(sample: SampleConfig, *, has_vision: bool) -> Iterator[str]:
     if not sample.questions:
-        yield "'sample.questions' asks nothing. Give it as a list: [What is in the picture?]."
+        yield "'sample.questions' asks nothing. Give it as a list: [\"What do you see?\"]."
     is_asked = False
     for number, entry in enumerate(sample.questions):
         place = f"sample.questions[{number}]"

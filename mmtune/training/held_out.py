@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmtune.build_data import Progress, Reader, build_dataset, require_good
+from mmtune.build_data import Progress, Reader, build_dataset, require_good, validation_config
 from mmtune.data.check import DataReport
 from mmtune.data.dataset import SampleDataset
 from mmtune.data.holding_out import hold_out
@@ -104,8 +104,7 @@ def read_held_out(
         DataError: a source cannot be read, or records are bad and `data.on_bad_record` is `error`.
         ConfigError: no sample is left.
     """
-    data = replace(config.data, train=config.data.validation, validation=[])
-    dataset, report = build_dataset(replace(config, data=data), reader, progress)
+    dataset, report = build_dataset(validation_config(config), reader, progress)
     path = folder / PROBLEMS_FILE
     path.unlink(missing_ok=True)
     if report.problems:
