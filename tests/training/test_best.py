@@ -87,15 +87,33 @@ def test_a_run_is_judged_by_training_figures_without_held_out_data(workspace):
     assert facts(folder, "best.json")["metric"] == "grad_norm"
 
 
-def test_adapters_are_loaded_too(workspace):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (),
+        ("model.adapter={kind: adalora, init_r: 6, target_r: 3, tinit: 1, tfinal: 1, deltaT: 1, lora_alpha: 8}",),
+        ("model.llm.tune={top_layers: 2, unfreeze_every_steps: 2}", "model.adapter=null"),
+    ],
+    ids=" ".join,
+)
+def test_all_that_trains_is_that_of_the_best_step(workspace, changes):
     make("start", verb="pretrain")
     best = ("train.load_best_model_at_end=true", "train.save_total_limit=null", "model.init_from=runs/start")
-    folder = make("run", HELD, *FAST, *best)
+    folder = make("run", HELD, *FAST, *best, "train.learning_rate=0.1", "train.save_steps=16", *changes)
     step = facts(folder, "best.json")["step"]
-    held, kept = (
-        load_file(path / "adapter/adapter_model.safetensors") for path in (folder, folder / f"checkpoint-{step}")
-    )
+    assert step < 16
+    kept, last, held = (trained(path) for path in (folder / f"checkpoint-{step}", folder / "checkpoint-16", folder))
+    assert held.keys() == kept.keys()
     assert all(torch.equal(value, kept[name]) for name, value in held.items())
+    assert not all(torch.equal(value, last[name]) for name, value in held.items())
+
+
+def trained(folder):
+    skipped = ("checkpoint-", "state") if (folder / "loss.png").exists() else ("state",)
+    paths = [
+        path for path in folder.rglob("*.safetensors") if not path.relative_to(folder).parts[0].startswith(skipped)
+    ]
+    return {f"{path.relative_to(folder)}:{key}": value for path in paths for key, value in load_file(path).items()}
 
 
 def test_a_best_checkpoint_that_is_gone_is_said_before_training_goes_on(workspace, capsys):

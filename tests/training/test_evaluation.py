@@ -73,6 +73,16 @@ def test_loss_and_accuracy_are_those_of_the_full_logits(held, changes):
     assert last["eval_token_accuracy"] == right / tokens
 
 
+def test_dropout_has_no_part_in_it(held):
+    make("start", verb="pretrain")
+    dropout = ("model.init_from=runs/start", "model.adapter.lora_dropout=0.5", "train.learning_rate=0.05")
+    folder = make("run", HELD, *dropout)
+    loss, right, tokens = full_scores(folder, "held.json")
+    (entry,) = evaluations(folder)
+    assert entry["eval_loss"] == pytest.approx(loss / tokens, rel=1e-5)
+    assert entry["eval_token_accuracy"] == right / tokens
+
+
 def test_each_of_several_sources_has_its_own_figures(held):
     sources = "data.validation=[{path: held.json}, {path: texts.json}]"
     folder = make("run", sources, "train.eval_steps=6", verb="pretrain")
