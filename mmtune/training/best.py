@@ -9,7 +9,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
 from mmtune.errors import CheckpointError
 from mmtune.run_folder import is_complete, write_json
 from mmtune.schema import TrainConfig
-from mmtune.schema_evaluation import criterion
+from mmtune.schema_evaluation import TRAINING_METRICS, criterion
 
 log = logging.getLogger(__name__)
 BEST_FILE = "best.json"
@@ -71,9 +71,10 @@ class EarlyStopping(EarlyStoppingCallback):
         super().on_evaluate(args, state, control, metrics)
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             name = args.metric_for_best_model
+            shown = name.removeprefix("eval_")
             log.info(
                 "stopped early at step %d: %s was %.4g, and %.4g at best; no better for %d evaluations",
-                state.global_step, name.replace("eval_train_loss", "train_loss"), metrics[name], state.best_metric,
+                state.global_step, shown if shown in TRAINING_METRICS else name, metrics[name], state.best_metric,
                 self.early_stopping_patience_counter,
             )  # fmt: skip
 

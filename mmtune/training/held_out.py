@@ -1,6 +1,7 @@
 """The data that a run measures and does not train: held out of the training data, or from files of its own."""
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from mmtune.build_data import Progress, Reader, build_dataset, require_good, val
 from mmtune.data.check import DataReport
 from mmtune.data.dataset import SampleDataset
 from mmtune.data.holding_out import hold_out
+from mmtune.data.part import Part
 from mmtune.errors import ConfigError
 from mmtune.schema import Config
 from mmtune.schema_evaluation import TRAINING_METRICS, criterion, source_names
@@ -131,6 +133,30 @@ def require_measured(config: Config, held_out: HeldOut | None) -> None:
         if not count and metric.startswith(f"eval_{name}_"):
             message = f"nothing of '{name}' is held out, so there is no {metric}. Raise {FRACTION}, or take eval_loss."
             raise ConfigError("train.metric_for_best_model", message)
+
+
+def warn_of_shared_images(trained: SampleDataset, held_out: HeldOut) -> None:
+    """Say how many validation samples show an image that is trained on; their figures tell little of other images."""
+    if held_out.is_share:
+        return
+    known = set()
+    for number, part in enumerate(trained.parts):
+        known |= {_place(part, image) for image in trained.images_of(number).tolist()}
+    num_shared = 0
+    for index in range(len(held_out.samples)):
+        number, local = held_out.samples.locate(index)
+        part = held_out.samples.parts[number]
+        num_shared += any(_place(part, image) in known for image in part.store.image_ids(local).tolist())
+    if num_shared:
+        message = "%d of %d validation samples show images that are trained on: they tell little of other images"
+        log.warning(message, num_shared, len(held_out.samples))
+
+
+def _place(part: Part, image_id: int) -> tuple[str, int]:
+    """The file and the byte of an image, without a look at the disk."""
+    slot = part.store.image(image_id)
+    path = slot.path if slot.size is not None else os.path.normpath(os.path.join(part.images.root, slot.path))
+    return path, slot.offset
 
 
 def _log(held_out: HeldOut) -> None:

@@ -21,6 +21,16 @@ ADALORA = "model.adapter={kind: adalora, init_r: 6, target_r: 3, tinit: 1, tfina
 UNFREEZING = ("model.llm.tune={top_layers: 2, unfreeze_every_steps: 2}", "model.adapter=null")
 
 
+OTHERS = (
+    ("data.padding_free=false", "train.fused_lora=false"),
+    ("data.pack_to_max_length=true", "train.num_train_epochs=5"),
+    ("model.llm.dtype=bfloat16",),
+    ("model.llm.quantization=int8",),
+    ("model.adapter={kind: prefix_tuning, num_virtual_tokens: 4}",),
+    ("model.adapter={kind: prompt_tuning, num_virtual_tokens: 4}",),
+)
+
+
 def train(name, *changes, verb="finetune"):
     assert main([verb, f"{verb}.yaml", f"train.output_dir=runs/{name}", "train.save_steps=5", *changes]) == 0
     return Path("runs", name)
@@ -55,11 +65,7 @@ def pretrained(workspace):
         (ADALORA,),
         UNFREEZING,
         ("data.cache_vision_features=true", "train.gradient_checkpointing=true"),
-        ("data.padding_free=false", "train.fused_lora=false"),
-        ("data.pack_to_max_length=true", "train.num_train_epochs=5"),
-        ("model.llm.dtype=bfloat16",),
-        ("model.adapter={kind: prefix_tuning, num_virtual_tokens: 4}",),
-        ("model.adapter={kind: prompt_tuning, num_virtual_tokens: 4}",),
+        *(pytest.param(changes, marks=pytest.mark.slow) for changes in OTHERS),
     ],
     ids=" ".join,
 )
@@ -70,8 +76,7 @@ def test_watching_changes_no_weight(pretrained, changes):
     assert [entry for entry in read_log(watched / "log.jsonl") if "eval_loss" in entry]
 
 
-def test_watching_changes_no_weight_of_a_pretraining_with_dropout_in_the_model(workspace):
-    """The first draws of a run are those of new weights; questions at step 0 come after them."""
+def test_watching_changes_no_weight_of_a_pretraining(workspace):
     unwatched = train("unwatched", verb="pretrain")
     assert_same(train("watched", *WATCHED, verb="pretrain"), unwatched)
 

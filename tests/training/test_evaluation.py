@@ -105,6 +105,14 @@ def test_data_json_says_where_records_went(held):
     assert (facts["num_samples"], facts["validation"]["num_samples"], facts["validation"]["num_records"]) == (10, 4, 4)
 
 
+def test_images_on_both_sides_are_said(held, capsys):
+    make("shared", HELD, verb="pretrain")
+    assert "4 of 4 validation samples show images that are trained on" in capsys.readouterr().err
+    make("apart", HELD, "data.train=[{path: trained.json}]", verb="pretrain")
+    make("share", "data.validation_fraction=0.3", verb="pretrain")
+    assert "that are trained on" not in capsys.readouterr().err
+
+
 def test_a_stream_is_measured_on_files(held):
     stream = ("data.train=[{path: trained.json, stream: true}]", "data.max_length=128")
     start = ("model.projector.standardize=false", "model.projector.initial_scale=null")
