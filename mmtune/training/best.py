@@ -98,7 +98,7 @@ class BestCheckpoint(TrainerCallback):
         best = best_checkpoint(self.config, state)
         if best is not None and self.config.load_best_model_at_end and not is_complete(best):
             message = f"is the best checkpoint of this run by {criterion(self.config)}, and it is gone."
-            raise CheckpointError(best, f"{message} Restore it, or set train.load_best_model_at_end=false.")
+            raise CheckpointError(best, f"{message} Restore it, or start anew with --overwrite.")
         write_best(self.config, state)
 
 
