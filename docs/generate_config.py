@@ -27,6 +27,7 @@ SECTIONS = {
     "data": schema.DataConfig,
     "data.train": schema.DataSource,
     "train": schema.TrainConfig,
+    "sample": schema.SampleConfig,
 }
 TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false", NoneType: "null"}
 
@@ -58,13 +59,17 @@ MEANINGS = {
 }
 """What keys mean whose field has no comment: `section.key`, or `key` for every section."""
 
+NEVER_EMPTY = ("data.train", "sample.questions")
+"""Lists that need an entry."""
+
 OPENING = """# Config keys
 
 Generated from `mmtune/schema.py` by `docs/generate_config.py`; do not edit.
 
-A config is a YAML file with the sections `model`, `data` and `train`. `section.name=value` on the command line sets a
-key; an entry of a list has its number, as in `data.train.0.path=FILE`. Unknown keys are errors. Relative paths are
-relative to the working directory. Every run writes its resolved `config.yaml`.
+A config is a YAML file with the sections `model`, `data`, `train` and, where answers are wanted meanwhile, `sample`.
+`section.name=value` on the command line sets a key; an entry of a list has its number, as in `data.train.0.path=FILE`.
+Unknown keys are errors. Relative paths are relative to the working directory. Every run writes its resolved
+`config.yaml`.
 """
 
 
@@ -98,7 +103,7 @@ def rows(prefix: str, section: Any) -> list[tuple[str, ...]]:
         meaning = comments.get(field.name) or MEANINGS.get(key) or MEANINGS.get(field.name)
         if meaning is None:
             raise SystemExit(f"mmtune/schema.py: {key} has no comment. Say behind the field what it means.")
-        words = in_words(hints[field.name]), default_of(field), with_keys(meaning) + bounds(key)
+        words = in_words(hints[field.name]), default_of(key, field), with_keys(meaning) + bounds(key)
         found.append((f"`{key}`", *words))
     return found
 
@@ -143,6 +148,8 @@ def in_words(hint: Any) -> str:
         return "section"
     if get_origin(hint) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(hint))
+    if get_origin(hint) is list and get_args(hint) == (Any,):
+        return "list"
     if get_origin(hint) is list:
         inner = in_words(get_args(hint)[0])
         return f"list of {'texts' if inner == 'text' else 'sections' if inner == 'section' else inner}"
@@ -151,13 +158,15 @@ def in_words(hint: Any) -> str:
     return " or ".join(map(in_words, get_args(hint)))
 
 
-def default_of(field: dataclasses.Field) -> str:
+def default_of(key: str, field: dataclasses.Field) -> str:
     """Return the default of a field as YAML."""
     if field.default == MISSING:
         return "required"
     if field.default is dataclasses.MISSING:
         assert field.default_factory is not dataclasses.MISSING
-        return "required" if field.name == "train" else "`[]`" if field.default_factory is list else ""
+        if key in NEVER_EMPTY:
+            return "required"
+        return "`[]`" if field.default_factory is list else ""
     return f"`{yaml_value(field.default)}`"
 
 

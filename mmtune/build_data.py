@@ -1,7 +1,7 @@
 """From a config to prepared data: what reads it, what is wrong with it, samples and packs. No model is loaded."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,11 @@ def build_dataset(config: Config, reader: Reader, progress: Progress = untold) -
     report.num_samples = len(dataset)
     report.num_cut = int((dataset.values("num_cut") > 0).sum())
     return dataset, report
+
+
+def validation_config(config: Config) -> Config:
+    """Return the config whose training data is what `config` measures, to be read and checked the same way."""
+    return replace(config, data=replace(config.data, train=config.data.validation, validation=[]))
 
 
 def build_stream(config: Config, reader: Reader, first_step: int, problems_path: Path) -> StreamDataset:
@@ -191,8 +196,10 @@ def _without_bad(
     return order[~is_bad[order]]
 
 
-def require_good(config: DataConfig, dataset: SampleDataset, report: DataReport, listed_in: Path | str) -> None:
-    """Hold that nothing is left out unless the config says so.
+def require_good(
+    config: DataConfig, dataset: SampleDataset, report: DataReport, listed_in: Path | str, key: str = "data.train"
+) -> None:
+    """Hold that nothing is left out unless the config says so; `key` is the one that names the data.
 
     Raises:
         DataError: there are bad records and `on_bad_record` is `error`; the message is that of the first one.
@@ -205,7 +212,7 @@ def require_good(config: DataConfig, dataset: SampleDataset, report: DataReport,
             more = f" {len(others)} more: {listed_in} lists all; data.on_bad_record=skip leaves them out."
         raise DataError(first.place, f"{first.message}{more}")
     if not len(dataset):
-        raise ConfigError("data.train", f"no sample is left of {report.num_records} records: all were skipped.")
+        raise ConfigError(key, f"no sample is left of {report.num_records} records: all were skipped.")
 
 
 def packed(config: Config, dataset: SampleDataset) -> SampleDataset | PackedDataset:

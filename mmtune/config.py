@@ -14,6 +14,7 @@ from mmtune.errors import ConfigError
 from mmtune.lookup import nearest
 from mmtune.other_words import OTHER_WORDS, WORDS_WITHOUT_KEY
 from mmtune.schema import VERB_DEFAULTS, Config, wrong_values
+from mmtune.schema_evaluation import wrong_evaluation
 from mmtune.schema_stream import wrong_streams
 from mmtune.schema_train import wrong_training
 
@@ -248,5 +249,6 @@ def _shown(value: Any) -> str:
 
 def _check_values(config: Config, verb: str, place: str) -> None:
     """Hold what no type can say."""
-    for message in (*wrong_values(config, verb), *wrong_streams(config), *wrong_training(config)):
+    wrong = (*wrong_values(config, verb), *wrong_streams(config), *wrong_training(config), *wrong_evaluation(config))
+    for message in wrong:
         raise ConfigError(place, message)

@@ -10,6 +10,10 @@ OTHER_WORDS = {
     "data_path": "data.train[0].path",
     "dataloader_num_workers": "train.dataloader_num_workers",
     "dataset_map_fn": "data.train[0].format",
+    "eval_dataset": "data.validation",
+    "evaluation_freq": "sample.every_steps",
+    "evaluation_images": "sample.images",
+    "evaluation_inputs": "sample.questions",
     "freeze_llm": "model.llm.tune",
     "freeze_visual_encoder": "model.vision.tune",
     "image_folder": "data.train[0].image_folder",
@@ -40,6 +44,7 @@ OTHER_WORDS = {
     "sequence_parallel_size": "train.sequence_parallel_size",
     "torch_dtype": "model.llm.dtype",
     "use_activation_checkpointing": "train.gradient_checkpointing",
+    "val_size": "data.validation_fraction",
     "visual_encoder": "model.vision",
     "visual_encoder_name_or_path": "model.vision.name",
     "visual_encoder_lora": "model.vision.adapter",
@@ -51,13 +56,12 @@ OTHER_WORDS = {
 }
 """Words that have a key here, typed where there is no such key -> that key."""
 
-_ANSWERS = "Training prints no answers here. Ask a run or a checkpoint: mmtune compare RUN --questions FILE."
+_EVALUATES = "Give data.validation or data.validation_fraction; train.eval_steps says how often."
 
 WORDS_WITHOUT_KEY = {
     "data_root": "Name each file and image folder whole: data.train[0].path, data.train[0].image_folder.",
-    "evaluation_freq": _ANSWERS,
-    "evaluation_images": _ANSWERS,
-    "evaluation_inputs": _ANSWERS,
+    "eval_strategy": _EVALUATES,
+    "evaluation_strategy": _EVALUATES,
     "offline_processed_text_folder": "Data need no processing beforehand: name the file as data.train[0].path.",
     "pad_image_to_square": "Images are always padded to squares. Leave the key out.",
     "resume": "A run continues by an option: mmtune VERB CONFIG --resume.",

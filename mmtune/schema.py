@@ -104,6 +104,8 @@ class DataConfig:
     max_tokens_per_batch: int | None = None  # padding included; replaces train.per_device_train_batch_size
     shuffle_buffer: int = 1000  # samples of a stream that are shuffled together
     cache_vision_features: bool = False  # run a frozen encoder once for each image and keep its features on disk
+    validation: list[DataSource] = field(default_factory=list)  # data that is measured and never trained
+    validation_fraction: float | None = None  # share of data.train that is held out instead, whole images at a time
 
 
 @dataclass
@@ -144,18 +146,37 @@ class TrainConfig:
     max_nonfinite_steps: int = 2  # steps in a row whose loss or gradient is not finite; they change no weight
     dataloader_num_workers: int = 0  # processes that open images; any number gives the same batches
     dataloader_prefetch_factor: int = 2  # batches that each of them prepares ahead
+    eval_steps: int | None = None  # steps between two evaluations; null: save_steps; 0: only at the end
+    per_device_eval_batch_size: int | None = None  # samples measured together; null: per_device_train_batch_size
+    metric_for_best_model: str | None = None  # such as eval_loss; its best checkpoint is kept; see docs/validation.md
+    greater_is_better: bool | None = None  # null: true for accuracies alone
+    load_best_model_at_end: bool = False  # the run folder holds the best weights instead of the last ones
+    early_stopping_patience: int | None = None  # stop after this many evaluations without a better metric
+    early_stopping_threshold: float = 0.0  # what counts as better differs by more than this
     sequence_parallel_size: int = 1  # 1 alone: a sample is not spread over devices yet
     seed: int = 42
     device: Literal["auto", "cpu"] = "auto"  # auto: a GPU where there is one
 
 
 @dataclass
+class SampleConfig:
+    """Questions that are answered while training, for `samples.md`. Each is asked about each image."""
+
+    every_steps: int = 500  # optimizer steps from answers to answers; also at the start and at the end; 0: only then
+    questions: list[Any] = field(default_factory=list)  # texts, or {question: ..., image: PATH, list of PATHs or null}
+    images: list[str] = field(default_factory=list)  # local files
+    max_new_tokens: int = 64  # of an answer
+    system: str | None = None  # a system message before each question
+
+
+@dataclass
 class Config:
-    """A training run: the model, the data, the training."""
+    """A training run: the model, the data, the training, and what is asked meanwhile."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SampleConfig | None = None  # null: nothing is asked
 
 
 VERB_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -195,6 +216,9 @@ ABOVE_0 = (
     "model.vision.grid",
     "data.max_tokens_per_batch",
     "data.shuffle_buffer",
+    "train.per_device_eval_batch_size",
+    "train.early_stopping_patience",
+    "sample.max_new_tokens",
 )
 AT_LEAST_0 = (
     "train.weight_decay",
@@ -203,6 +227,9 @@ AT_LEAST_0 = (
     "train.max_nonfinite_steps",
     "train.dataloader_num_workers",
     "train.seed",
+    "train.eval_steps",
+    "train.early_stopping_threshold",
+    "sample.every_steps",
     "model.llm.weight_decay",
     "model.vision.weight_decay",
     "model.projector.weight_decay",

@@ -85,6 +85,9 @@ def _shorten(config: Config, folder: Path, num_steps: int) -> None:
     config.train.save_steps, config.train.logging_steps = 0, 1
     config.data.check_images = "header"
     config.train.report_to, config.train.alarms = [], "none"
+    config.data.validation, config.data.validation_fraction, config.sample = [], None, None
+    config.train.metric_for_best_model = config.train.early_stopping_patience = None
+    config.train.load_best_model_at_end = False
     if any(source.stream for source in config.data.train):
         raise ConfigError("data.train", "a stream is not measured: synthetic data takes its place. Leave stream out.")
 

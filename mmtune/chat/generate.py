@@ -41,7 +41,7 @@ def stop_ids(parts: Parts) -> list[int]:
     return sorted({parts.tokenizer.eos_token_id, *(ids[0] for ids in stops)} - {None})
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate_ids(
     parts: Parts, prompts: list[list[int]], image_embeds: list[torch.Tensor | None], decoding: Decoding
 ) -> list[list[int]]:
@@ -106,7 +106,7 @@ def answer_text(parts: Parts, ids: list[int]) -> str:
     return parts.tokenizer.decode(kept, skip_special_tokens=True).strip()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def embed_images(parts: Parts, pixel_values: torch.Tensor) -> torch.Tensor:
     """Map images float[N, 3, H, W] to embeddings float[N, tokens, hidden_size], without gradients."""
     return parts.model.encode_images(pixel_values)

@@ -67,14 +67,17 @@ def _check(args: argparse.Namespace, config: Any, reader: Any) -> int:
 
     from rich.console import Console
 
-    from mmtune.build_data import build_dataset
+    from mmtune.build_data import build_dataset, validation_config
     from mmtune.evaluate.data_report import check_summary, check_table, warnings_of, write_check
     from mmtune.progress import Bars
 
     config.data.check_images = args.images or config.data.check_images
     with Bars() as bars:
         dataset, report = build_dataset(config, reader, bars)
-    stores = [part.store for part in dataset.parts]
+        stores = [part.store for part in dataset.parts]
+        if config.data.validation:
+            measured, more = build_dataset(validation_config(config), reader, bars)
+            stores, report = stores + [part.store for part in measured.parts], report.joined(more)
     warnings = warnings_of(stores)
     summary = check_summary(report, stores, warnings)
     num_listed = write_check(Path(args.report), report, warnings)
@@ -98,12 +101,15 @@ def _stats(args: argparse.Namespace, config: Any, reader: Any) -> int:
     from mmtune.build_data import build_dataset, packed, require_good
     from mmtune.evaluate.data_report import data_stats, plot_lengths, stats_lines
     from mmtune.progress import Bars
+    from mmtune.training.held_out import share_held_out
     from mmtune.training.steps import num_batches_per_epoch, num_optimizer_steps
 
     config.data.check_images, config.data.on_bad_record = "none", "skip"
     with Bars() as bars:
         dataset, report = build_dataset(config, reader, bars)
     require_good(config.data, dataset, report, "")
+    if config.data.validation_fraction is not None:
+        dataset = share_held_out(config, dataset)[0]
     rows = packed(config, dataset)
     num_batches = num_batches_per_epoch(config, rows)
     figures = data_stats(config, dataset, rows, report, num_batches, num_optimizer_steps(config, num_batches))

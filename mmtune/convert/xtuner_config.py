@@ -12,7 +12,7 @@ import yaml
 from mmtune.config import config_from_values
 from mmtune.convert.sections import Section
 from mmtune.convert.xtuner_parts import convert_data, convert_model, image_tokens
-from mmtune.convert.xtuner_training import convert_train
+from mmtune.convert.xtuner_training import convert_hooks, convert_train
 from mmtune.errors import ConfigError
 from mmtune.python_config import read_python_config
 
@@ -71,6 +71,8 @@ def convert_xtuner_config(path: Path) -> Converted:
     values["train"] = {"output_dir": top.take("work_dir", str) or f"runs/{path.stem}"}
     values["train"] |= {"gradient_checkpointing": model.take("use_activation_checkpointing", bool, True)}
     values["train"] |= data.train | convert_train(top)
+    sample = convert_hooks(top)
+    values |= {"sample": sample} if sample is not None else {}
     _fit_max_length(values, data.max_length, notes)
     rest = Section({key: top.values[key] for key in OTHER_SECTIONS if key in top.values}, "", notes)
     rest.drop_if(resume=False)

@@ -36,9 +36,19 @@ def convert_train(top: Section) -> dict[str, Any]:
     values |= {} if seed is None else {"seed": seed}
     randomness.drop_if(deterministic=False)
     randomness.report()
-    for hook in top.sections("custom_hooks"):
-        _custom_hook(hook)
     return values
+
+
+def convert_hooks(top: Section) -> dict[str, Any] | None:
+    """Return our section `sample` where a hook asks questions; what other hooks do is noted."""
+    sample = None
+    for hook in top.sections("custom_hooks"):
+        kind = hook.name()
+        if kind == "EvaluateChatHook":
+            sample = _sample(hook) or sample
+        elif kind not in SILENT_HOOKS:
+            hook.notes.append(f"custom_hooks: {kind or shown(hook.values)}")
+    return sample
 
 
 def _optimizer(wrapper: Section) -> dict[str, Any]:
@@ -100,17 +110,20 @@ def _default_hooks(hooks: Section) -> dict[str, Any]:
     return values
 
 
-def _custom_hook(hook: Section) -> None:
-    kind = hook.name()
-    if kind == "EvaluateChatHook":
-        asked = [*(hook.values.get("evaluation_inputs") or ())]
-        message = (
-            f"every {shown(hook.values.get('every_n_iters'))} steps XTuner answers {shown(asked)}; training prints"
-        )
-        hook.notes.append(
-            f"EvaluateChatHook: {message} no answers here, `mmtune compare RUN --questions FILE` asks a run"
-        )
-        if hook.values.get("system"):
-            hook.notes.append(f"EvaluateChatHook.system: {shown(hook.values['system'])}")
-    elif kind not in SILENT_HOOKS:
-        hook.notes.append(f"custom_hooks: {kind or shown(hook.values)}")
+def _sample(hook: Section) -> dict[str, Any] | None:
+    """The questions that XTuner asks about each image; none without the images, where these are on the web."""
+    steps, questions = hook.take("every_n_iters", int, 0), hook.take("evaluation_inputs", (list, tuple), [])
+    images, system = hook.take("evaluation_images", (str, list, tuple), []), hook.take("system", str)
+    hook.drop("tokenizer", "image_processor", "prompt_template", "max_new_tokens")
+    hook.report()
+    images, questions = [images] if isinstance(images, str) else list(images), list(questions)
+    remote = [image for image in images if "://" in str(image)]
+    if remote:
+        message = f"image {shown(remote[0])} is not fetched; save it, name it as sample.images and set sample.questions"
+        hook.notes.append(f"EvaluateChatHook: {message}: {shown(questions)}")
+        return None
+    if not questions or not all(isinstance(text, str) for text in (*questions, *images)):
+        hook.notes.append(f"EvaluateChatHook: asks {shown(questions)} about {shown(images)}; set sample.questions")
+        return None
+    sample = {"every_steps": steps, "questions": questions}
+    return sample | ({"images": images} if images else {}) | ({"system": system} if system else {})

@@ -42,6 +42,16 @@ class DataReport:
     problems: list[Finding] = field(default_factory=list)
     sources: list[dict[str, Any]] = field(default_factory=list)
 
+    def joined(self, other: "DataReport") -> "DataReport":
+        """Return the report of two data sets together."""
+        return DataReport(
+            self.num_records + other.num_records,
+            self.num_samples + other.num_samples,
+            self.num_cut + other.num_cut,
+            self.problems + other.problems,
+            self.sources + other.sources,
+        )
+
     @property
     def num_good_records(self) -> int:
         """Records that can be trained."""

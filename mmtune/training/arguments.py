@@ -6,10 +6,13 @@ from transformers import TrainingArguments
 from mmtune.errors import ConfigError
 from mmtune.models.precision import require_trainable
 from mmtune.schema import TrainConfig
+from mmtune.schema_evaluation import criterion, is_greater_better, steps_between_evaluations
 from mmtune.training.optimizers import optim_args_text, optimizer_name, require_optimizer, require_schedule
 from mmtune.training.trackers import require_trackers
 
 ALL_LINEAR = "all-linear"
+NEVER = 1 << 40
+"""A number of steps that no run has: the Trainer then evaluates at the end alone."""
 
 
 class PlacedTrainingArguments(TrainingArguments):
@@ -28,6 +31,7 @@ def training_arguments(
     *,
     skips_on_resume: bool = True,
     has_checkpointing: bool = False,
+    has_evaluation: bool = False,
 ) -> TrainingArguments:
     """Return the Trainer's arguments for a run.
 
@@ -39,6 +43,7 @@ def training_arguments(
         dtype: that the language model computes in; see `mmtune.models.precision`.
         skips_on_resume: pass over the batches that were trained before; not for a stream, which would be read for it.
         has_checkpointing: compute blocks again in the backward pass.
+        has_evaluation: the run is measured while it trains. The best weights are loaded by us, not by the Trainer.
 
     Raises:
         ConfigError: the Trainer refuses a value, such as the name of an optimizer or a schedule, or the device cannot
@@ -46,7 +51,7 @@ def training_arguments(
     """
     require_trainable(dtype, device, config.pure_bf16)
     require_trackers(config.report_to)
-    optim = optimizer_name(config.optim)
+    optim, metric = optimizer_name(config.optim), criterion(config)
     require_schedule(config.lr_scheduler_type, config.lr_scheduler_kwargs)
     try:
         arguments = PlacedTrainingArguments(
@@ -69,8 +74,13 @@ def training_arguments(
             activation_checkpointing=has_checkpointing,
             logging_steps=config.logging_steps,
             logging_nan_inf_filter=False,
-            save_strategy="steps" if config.save_steps > 0 else "no",
+            save_strategy="steps" if config.save_steps > 0 else "no" if metric is None else "best",
             save_steps=max(config.save_steps, 1),
+            eval_strategy="steps" if has_evaluation else "no",
+            eval_steps=steps_between_evaluations(config) or NEVER,
+            per_device_eval_batch_size=config.per_device_eval_batch_size or config.per_device_train_batch_size,
+            metric_for_best_model=metric and f"eval_{metric.removeprefix('eval_')}",
+            greater_is_better=is_greater_better(config),
             bf16=dtype == torch.bfloat16,
             fp16=dtype == torch.float16,
             seed=config.seed,

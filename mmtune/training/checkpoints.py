@@ -6,7 +6,7 @@ What a checkpoint holds is for the trainer. Layout: docs/run_folder.md.
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -37,13 +37,16 @@ class CheckpointWriter:
         self.folder, self.limit, self.world_size = folder, limit, world_size
         self.work_folder = folder / WORK_FOLDER
         self.last_step: int | None = None
-        self.best_step: int | None = None
         self.thread: Thread | None = None
         self.error: BaseException | None = None
 
     @contextmanager
-    def writing(self, step: int) -> Iterator[Path]:
+    def writing(self, step: int, note_best: Callable[[], int | None] = lambda: None) -> Iterator[Path]:
         """Give the folder that the files of a checkpoint are written into; it is finished beside training.
+
+        Args:
+            step: optimizer steps done.
+            note_best: called when the checkpoint is in its place; returns the step of the best one, which stays.
 
         Raises:
             CheckpointError: it cannot be written, or the one before could not be finished.
@@ -55,7 +58,7 @@ class CheckpointWriter:
             beside.mkdir(parents=True)
             yield beside
         self.last_step = step
-        self.thread = Thread(target=self._finish, args=(beside, step, self.best_step), name=f"save {step}")
+        self.thread = Thread(target=self._finish, args=(beside, step, note_best), name=f"save {step}")
         self.thread.start()
 
     @contextmanager
@@ -75,23 +78,16 @@ class CheckpointWriter:
                 raise
             raise named from error
 
-    def _finish(self, beside: Path, step: int, best_step: int | None) -> None:
+    def _finish(self, beside: Path, step: int, note_best: Callable[[], int | None]) -> None:
         try:
             write_manifest(beside, step=step, world_size=self.world_size)
             put_in_place(beside, self.folder / beside.name)
-            self._delete_old(step, best_step)
+            best = note_best()
+            found = [path for number, path in checkpoints(self.folder) if number <= step]
+            for path in checkpoints_to_delete(found, self.limit, self.folder / f"{CHECKPOINT_PREFIX}{best}"):
+                delete_folder(path, self.work_folder)
         except BaseException as error:
             self.error = error
-
-    def _delete_old(self, step: int, best_step: int | None) -> None:
-        """Delete the oldest checkpoints beyond the limit; never the best one, nor any that lie after this step."""
-        if self.limit is None:
-            return
-        others = [path for number, path in checkpoints(self.folder) if number < step and number != best_step]
-        has_older_best = best_step is not None and best_step != step
-        num_kept = max(self.limit - 1 - has_older_best, 0)
-        for path in others[: len(others) - num_kept]:
-            delete_folder(path, self.work_folder)
 
     def newest(self) -> Path | None:
         """Return the newest complete checkpoint, once the one that is being finished has come to its end."""
@@ -141,6 +137,22 @@ def file_error(folder: Path, error: BaseException, newest: Path | None) -> Check
         what = f"a file of the run cannot be written: {error.strerror or error}"
         return CheckpointError(folder, f"{what}. {kept}. Mend that; then --resume.")
     return None
+
+
+def checkpoints_to_delete(folders: list[Path], limit: int | None, best: Path) -> list[Path]:
+    """Return which checkpoints go: the oldest, but neither the newest nor the best, until `limit` are left.
+
+    Worked example: of steps 10, 20, 30 and 40 with a limit of 2 and the best at 20, 10 and 30 go.
+
+    Args:
+        folders: all of the run, the oldest first.
+        limit: how many stay; with 1, two stay where the best is not the newest. None: all.
+        best: one that always stays, where it is among them.
+    """
+    if limit is None:
+        return []
+    others = [folder for folder in folders[:-1] if folder != best]
+    return others[: max(0, len(folders) - limit)]
 
 
 def put_in_place(beside: Path, target: Path) -> None:

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmtune.build_data import Reader, build_dataset, packed, require_good
 from mmtune.data.check import DataReport
 from mmtune.data.dataset import PackedDataset, SampleDataset
@@ -16,11 +18,16 @@ from mmtune.data.stream import StreamDataset
 from mmtune.progress import Bars
 from mmtune.schema import Config
 from mmtune.schema_stream import is_streamed
+from mmtune.training import held_out as held_out_data
+from mmtune.training.held_out import HeldOut, read_held_out, require_measured, share_held_out, warn_of_shared_images
 from mmtune.training.steps import log_steps
 from mmtune.training.stream import log_stream, open_stream, stream_facts
 
 log = logging.getLogger(__name__)
 PROBLEMS_FILE = "data_problems.jsonl"
+PROBLEM_FILES = (PROBLEMS_FILE, held_out_data.PROBLEMS_FILE)
+"""What a run leaves whose data is bad."""
+
 SHOWN_PROBLEMS = 10
 
 
@@ -32,11 +39,31 @@ class TrainingData:
         rows: what the Trainer gets: samples, packs of them, or a stream.
         samples: all of them; None of a stream.
         facts: returns what `data.json` says now.
+        held_out: what is measured; None: nothing.
     """
 
     rows: SampleDataset | PackedDataset | StreamDataset
     samples: SampleDataset | None
     facts: Callable[[], dict[str, Any]]
+    held_out: HeldOut | None = None
+
+    def cache_features(self, cache: Callable[[SampleDataset], None]) -> None:
+        """Let items hold the features of their images.
+
+        Args:
+            cache: computes those of a dataset. Of two sides of one data set it is asked at once.
+        """
+        assert self.samples is not None, "the config refuses a stream"
+        held_out = self.held_out
+        if held_out is not None and held_out.is_share:
+            order = np.concatenate([self.samples.order, held_out.samples.order])
+            both = SampleDataset(self.samples.parts, order, self.samples.transform)
+            cache(both)
+            self.samples.features = held_out.samples.features = both.features
+            return
+        cache(self.samples)
+        if held_out is not None:
+            cache(held_out.samples)
 
     def log_trained(self) -> None:
         """Say what training has read of a stream; of prepared data that is known before."""
@@ -57,14 +84,33 @@ def load_data(config: Config, reader: Reader, folder: Path, first_step: int) -> 
         DataError: a source cannot be read, or records are bad and `data.on_bad_record` is `error`.
         ConfigError: no sample is left, or a source cannot be streamed as the config asks.
     """
+    held_out = _read_held_out(config, reader, folder) if config.data.validation else None
     if is_streamed(config.data):
         stream = open_stream(config, reader, folder / PROBLEMS_FILE, first_step)
-        return TrainingData(stream, None, partial(stream_facts, config, stream, PROBLEMS_FILE, first_step))
+        require_measured(config, held_out)
+        facts = partial(stream_facts, config, stream, PROBLEMS_FILE, first_step)
+        return TrainingData(stream, None, partial(_with_held_out, facts, held_out), held_out)
     samples, report = prepare_data(config, reader, folder)
+    if config.data.validation_fraction is not None:
+        samples, held_out = share_held_out(config, samples)
+    require_measured(config, held_out)
+    if held_out is not None:
+        warn_of_shared_images(samples, held_out)
     rows = packed(config, samples)
     log_data(config, samples, rows, report)
     log_steps(config, rows)
-    return TrainingData(rows, samples, partial(data_facts, config, samples, report))
+    facts = partial(data_facts, config, samples, report)
+    return TrainingData(rows, samples, partial(_with_held_out, facts, held_out), held_out)
+
+
+def _read_held_out(config: Config, reader: Reader, folder: Path) -> HeldOut:
+    with Bars() as bars:
+        return read_held_out(config, reader, folder, bars, write_findings)
+
+
+def _with_held_out(facts: Callable[[], dict[str, Any]], held_out: HeldOut | None) -> dict[str, Any]:
+    """What `data.json` says, with what is measured."""
+    return facts() | ({} if held_out is None else {"validation": held_out.facts()})
 
 
 def prepare_data(config: Config, reader: Reader, folder: Path) -> tuple[SampleDataset, DataReport]:
@@ -104,13 +150,16 @@ def log_data(config: Config, dataset: SampleDataset, rows: SampleDataset | Packe
 
 
 def data_facts(config: Config, dataset: SampleDataset, report: DataReport) -> dict[str, Any]:
-    """Return what `data.json` says."""
+    """Return what `data.json` says of what is trained."""
+    parts = np.searchsorted(dataset.offsets, dataset.order, side="right") - 1
+    in_an_epoch = np.bincount(parts, minlength=len(report.sources)).tolist()
+    sources = zip(report.sources, in_an_epoch, strict=True)
     return {
-        "sources": report.sources,
+        "sources": [source | {"num_samples_in_an_epoch": number} for source, number in sources],
         "resume": "exact",
         "num_records": report.num_records,
-        "num_samples": report.num_samples,
-        "num_cut_samples": report.num_cut,
+        "num_samples": len(dataset),
+        "num_cut_samples": int((dataset.values("num_cut") > 0).sum()),
         "num_tokens": int(dataset.lengths.sum()),
         "num_supervised_tokens": int(dataset.values("num_supervised").sum()),
         "skipped": [{"place": finding.place, "reason": finding.message} for finding in report.problems],

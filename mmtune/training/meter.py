@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,9 +16,10 @@ from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.work import StepWork, matmul_rate
 
 DATA, VISION, PROJECTOR, LLM, HEAD = "data", "vision", "projector", "llm_forward", "head"
-BACKWARD, OPTIMIZER, SAVING, OTHER = "backward", "optimizer", "saving", "other"
+BACKWARD, OPTIMIZER, OTHER = "backward", "optimizer", "other"
+SAVING, ASIDE = "saving", "aside"
 PARTS = (DATA, VISION, PROJECTOR, LLM, HEAD, BACKWARD, OPTIMIZER, OTHER)
-"""Parts of a step, in the order of their time in it; `saving` is no part of one."""
+"""Parts of a step, in the order of their time in it; `saving` and `aside` are none."""
 
 
 class Stopwatch:
@@ -124,6 +126,16 @@ class StepMeter(TrainerCallback):
         """End the optimizer's part."""
         self.watch.lap(OPTIMIZER)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave what runs inside out of the figures, such as an evaluation in the middle of a training."""
+        watch, self.watch = self.watch, Stopwatch(self.model.device)
+        try:
+            yield
+        finally:
+            self.watch = watch
+            watch.lap(ASIDE)
+
     def read(self) -> dict[str, Any]:
         """Return the figures of the steps since the last reading, and forget them; nothing where there were none.
 
@@ -135,7 +147,8 @@ class StepMeter(TrainerCallback):
         seconds = self.watch.read()
         if not self.steps:
             return {}
-        seconds.pop(SAVING, None)
+        for part in (SAVING, ASIDE):
+            seconds.pop(part, None)
         total, supervised = sum(seconds.values()), int(self.supervised)
         rate = self.work.flops(self.lengths, self.images, supervised) / total
         figures = {

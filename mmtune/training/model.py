@@ -72,9 +72,8 @@ def model_to_train(
         loaded = load_initial_weights(config.model, parts)
         log.info("loaded %s from %s", " and ".join(loaded), config.model.init_from)
     if config.data.cache_vision_features:
-        assert data.samples is not None, "the config refuses a stream"
         with Bars() as bars:
-            cache_vision_features(config.model, parts, data.samples, bars)
+            data.cache_features(lambda dataset: cache_vision_features(config.model, parts, dataset, bars))
     if checkpoint is None:
         if "adapter" not in loaded and starts_from_weights(parts.model.llm):
             parts.model.adapter_start = start_from_weights(parts.model.llm)

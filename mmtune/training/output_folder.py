@@ -9,8 +9,8 @@ from mmtune.run_folder import CONFIG_FILE, MANIFEST_FILE, is_complete, newest_ch
 from mmtune.schema import Config
 from mmtune.training.callbacks import LOG_FILE
 from mmtune.training.checkpoints import clear_work
-from mmtune.training.data import PROBLEMS_FILE
-from mmtune.training.resume import FREE, config_differences, extends, is_allowed
+from mmtune.training.data import PROBLEM_FILES
+from mmtune.training.resume import config_differences, extends, is_allowed
 from mmtune.training.run_lock import LOCK_FILE
 
 log = logging.getLogger(__name__)
@@ -24,9 +24,8 @@ def is_done(folder: Path, config: Config, *, resume: bool) -> bool:
     """
     if not is_complete(folder):
         return False
-    differences = {
-        key: pair for key, pair in config_differences(read_config(folder), config).items() if key not in FREE
-    }
+    found = config_differences(read_config(folder), config)
+    differences = {key: pair for key, pair in found.items() if not changes_nothing(key)}
     if not differences:
         return True
     if resume and extends(differences) and all(is_allowed(key, differences, config) for key in differences):
@@ -64,7 +63,7 @@ def clear_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     if overwrite:
         _delete_run(folder)
     clear_work(folder)
-    if not resume and _names(folder) - {PROBLEMS_FILE}:
+    if not resume and _names(folder) - {*PROBLEM_FILES}:
         newest = newest_checkpoint(folder)
         hint = f"--resume continues from {newest.name}; " if newest else "it has no checkpoint; "
         message = f"holds files of an incomplete run. {hint}--overwrite deletes it and starts anew."
@@ -78,7 +77,7 @@ def _names(folder: Path) -> set[str]:
 
 def _delete_run(folder: Path) -> None:
     """Delete what a run's folder holds, and no other: a wrong output_dir must not cost somebody's files."""
-    files = (CONFIG_FILE, LOG_FILE, PROBLEMS_FILE)
+    files = (CONFIG_FILE, LOG_FILE, *PROBLEM_FILES)
     is_run = any((folder / name).exists() for name in files) or any(folder.glob("checkpoint-*"))
     if _names(folder) and not is_run:
         message = f"{folder.resolve()} holds files but no run, so --overwrite leaves it alone. Name another folder."

@@ -33,6 +33,10 @@ FREE = (
     "train.save_steps",
     "train.save_total_limit",
     "train.max_nonfinite_steps",
+    "train.eval_steps",
+    "train.per_device_eval_batch_size",
+    "train.early_stopping_patience",
+    "train.early_stopping_threshold",
     "train.report_to",
     "train.run_name",
     "train.project",
@@ -202,7 +206,12 @@ def is_allowed(key: str, differences: dict[str, tuple[Any, Any]], config: Config
     source = re.fullmatch(r"data\.train\[\d+\]\.(\w+).*", key)
     if source is not None:  # what its records are is compared by their content
         return source[1] not in OF_THE_MIX or differences[key][0] is None
-    return key in (*FREE, *ROUNDED, *EXTENDING, *ELSEWHERE)
+    return changes_nothing(key) or key in (*ROUNDED, *EXTENDING, *ELSEWHERE)
+
+
+def changes_nothing(key: str) -> bool:
+    """Whether a key has no say in the weights of a run."""
+    return key in FREE or key == "sample" or key.startswith("sample.")
 
 
 def extends(differences: dict[str, tuple[Any, Any]]) -> bool:

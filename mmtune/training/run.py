@@ -13,12 +13,14 @@ from mmtune.models.precision import choose_dtype
 from mmtune.models.weights import save_weights
 from mmtune.run_folder import TEXT_LOG_FILE, write_manifest, write_settings
 from mmtune.schema import Config
+from mmtune.schema_evaluation import evaluates
 from mmtune.training.alarms import Alarms
 from mmtune.training.arguments import training_arguments
 from mmtune.training.callbacks import RunLog
 from mmtune.training.checkpoints import CheckpointWriter
 from mmtune.training.data import load_data
 from mmtune.training.disk import try_to_save
+from mmtune.training.evaluation import Evaluation
 from mmtune.training.faults import faults_named
 from mmtune.training.interruption import Interruption
 from mmtune.training.meter import StepMeter
@@ -27,6 +29,7 @@ from mmtune.training.output_folder import clear_folder, is_done, make_folder
 from mmtune.training.progress_bar import ProgressBar
 from mmtune.training.resume import ResumePoint, num_processes, point_to_resume
 from mmtune.training.run_lock import run_lock
+from mmtune.training.samples import require_samples, sample_callbacks
 from mmtune.training.start_table import start_table
 from mmtune.training.steps import num_saves, total_steps
 from mmtune.training.trackers import tracker_callbacks
@@ -65,7 +68,9 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
     checkpoint, first_step = (point.folder, point.step) if point else (None, 0)
     device = choose_device(config.train.device)
     dtype = choose_dtype(config.model.llm.dtype, device)
-    training_arguments(config.train, device, dtype)  # a value that the Trainer refuses is said before a model loads
+    # A value that the Trainer refuses is said before a model loads.
+    training_arguments(config.train, device, dtype, has_evaluation=evaluates(config))
+    require_samples(config)
     reader = build_reader(config.model)
     data = load_data(config, reader, folder, first_step)
     if point is not None:
@@ -86,11 +91,14 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
     run_log = RunLog(folder, meter, first_step, verb)
     text_log.open()
     bar = ProgressBar(verb, meter)
-    callbacks = [*trackers, run_log, bar]
+    callbacks = [*trackers, *sample_callbacks(config, parts, meter, first_step), run_log, bar]
     if config.train.alarms != "none":
         callbacks.append(Alarms(config, verb, parts.model, meter, run_log))
     writer = CheckpointWriter(folder, config.train.save_total_limit, num_processes())
-    trainer = RunTrainer(parts.model, config, data.rows, ready.collator, write_run, meter, writer, callbacks)
+    evaluation = Evaluation(config, data.held_out, ready.collator) if data.held_out is not None else None
+    trainer = RunTrainer(
+        parts.model, config, data.rows, ready.collator, write_run, meter, writer, callbacks, evaluation
+    )
     log.info("%s", start_table(config, parts.model))
     try_to_save(
         writer, write_run, trainer.optimizer_bytes, num_saves(config, first_step, total_steps(config, data.rows))
@@ -102,10 +110,11 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
         run_log.close()
         writer.close()
     data.log_trained()
+    best = trainer.load_best()
     with writer.errors_named():
         write_run(folder)
         seconds = round(run_log.seconds_before + time.monotonic() - run_log.started, 1)
-        write_manifest(folder, steps=trainer.state.global_step, train_seconds=seconds)
+        write_manifest(folder, steps=trainer.state.global_step, train_seconds=seconds, **best)
     log.info("%d steps in %.0f s; the run is in %s", trainer.state.global_step, seconds, folder)
 
 

@@ -3,6 +3,7 @@
 The loop, accumulation, clipping, schedules and engines are the Trainer's own.
 """
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,10 +21,13 @@ from mmtune.models.precision import choose_dtype
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import load_weights
 from mmtune.schema import Config
+from mmtune.schema_evaluation import TRAINING_METRICS, criterion, evaluates
 from mmtune.training.arguments import training_arguments
+from mmtune.training.best import best_callbacks, best_checkpoint, best_values, write_best
 from mmtune.training.callbacks import shorten_history
 from mmtune.training.checkpointing import checkpointed_share, optimizer_bytes
 from mmtune.training.checkpoints import CheckpointWriter
+from mmtune.training.evaluation import Evaluation, training_means
 from mmtune.training.faults import FiniteSteps
 from mmtune.training.interruption import leave_signals_to_the_run
 from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter
@@ -41,8 +45,10 @@ from mmtune.training.state import (
 )
 from mmtune.training.steps import batch_sampler, places_of_step
 from mmtune.training.stream import stream_loader
+from mmtune.training.undisturbed import undisturbed
 from mmtune.training.unfreezing import GradualUnfreezing, RankAllocation
 
+log = logging.getLogger(__name__)
 ADALORA = "adalora"
 
 
@@ -71,6 +77,7 @@ class RunTrainer(Trainer):
         meter: told what steps train on and where their parts end.
         writer: of the checkpoints; None writes none.
         callbacks: progress, logs.
+        evaluation: measures the model on held-out samples; None where there are none.
     """
 
     def __init__(
@@ -83,7 +90,9 @@ class RunTrainer(Trainer):
         meter: StepMeter,
         writer: CheckpointWriter,
         callbacks: list[TrainerCallback],
+        evaluation: Evaluation | None = None,
     ):
+        self.evaluation = evaluation
         self.run_config, self.write_run, self.vlm, self.rows, self.meter = config, write_run, model, dataset, meter
         self.writer = writer
         self.batch_sizes: list[tuple[int, int]] = []
@@ -101,10 +110,20 @@ class RunTrainer(Trainer):
                 choose_dtype(config.model.llm.dtype, model.device),
                 skips_on_resume=not isinstance(dataset, StreamDataset),
                 has_checkpointing=model.checkpointed_share > 0,
+                has_evaluation=evaluates(config),
             ),
             data_collator=collator,
             train_dataset=dataset,
-            callbacks=[meter, self.finite, self.unfreezing, RankAllocation(model), *callbacks, Flow()],
+            eval_dataset=dataset if evaluates(config) else None,  # one is asked for; `evaluate` knows what it measures
+            callbacks=[
+                meter,
+                self.finite,
+                self.unfreezing,
+                RankAllocation(model),
+                *best_callbacks(config.train),
+                *callbacks,
+                Flow(),
+            ],
         )
         self.finite.has_scaler = self.accelerator.scaler is not None
         self.remove_callback(PrinterCallback)  # added by the Trainer wherever its own bar is off
@@ -129,6 +148,8 @@ class RunTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """Return the batches of a step and their supervised tokens; the wait for them is timed."""
+        if self.control.should_training_stop:  # a resumed run that had stopped early
+            return [], None
         self.meter.watch.lap(OTHER)
         batches, num_supervised_tokens = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.meter.watch.lap(DATA)
@@ -180,6 +201,50 @@ class RunTrainer(Trainer):
         history[-1] = {key: value for key, value in history[-1].items() if key not in speed}
         shorten_history(history, evaluates=self.args.eval_strategy != "no")
 
+    def evaluate(self, *given: Any, **named: Any) -> dict[str, float]:
+        """Measure the model on the held-out samples and log it, with the means of training since the last time.
+
+        Returns:
+            All that may be the criterion, each with `eval_` in front, where the Trainer looks for it.
+        """
+        figures: dict[str, float] = {}
+        with self.meter.aside(), undisturbed(self.vlm):
+            if self.evaluation is not None:
+                figures = self.evaluation.measure(self.vlm, self._prepare_inputs)
+        means = training_means(self.state.log_history)
+        logged = figures | {name: means[name] for name in ("train_loss",) if name in means}
+        if logged:
+            log.info("step %d: %s", self.state.global_step, "  ".join(f"{k} {v:.4g}" for k, v in logged.items()))
+            self.log(dict(logged))
+        metrics = figures | {f"eval_{name}": means.get(name, float("nan")) for name in TRAINING_METRICS}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Save whenever there is a new best, whatever `save_steps` says."""
+        is_new_best = super()._determine_best_metric(metrics, trial)
+        self.control.should_save = self.control.should_save or is_new_best
+        if is_new_best:
+            self.state.best_global_step = self.state.global_step
+        return is_new_best
+
+    def load_best(self) -> dict[str, Any]:
+        """Load the best weights where the config asks, say which weights the model has, and return that as facts."""
+        train, best = self.run_config.train, best_checkpoint(self.run_config.train, self.state)
+        metric = criterion(train)
+        if best is None or metric is None:
+            if metric is not None:
+                log.warning("no evaluation had a %s that is a number: there is no best checkpoint", metric)
+            return {}
+        held = "the last weights"
+        if train.load_best_model_at_end:
+            load_weights(self.vlm, best)
+            held = "its weights"
+        value, step = self.state.best_metric, self.state.best_global_step
+        log.info("best %s: %.4g at step %d (%s); the run folder holds %s", metric, value, step, best, held)
+        weights_of = step if train.load_best_model_at_end else self.state.global_step
+        return {"best": {"metric": metric, "value": value, "step": step}, "weights_of_step": weights_of}
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give each part its own learning rate and weight decay; norms and biases have none."""
         if self.optimizer is None:
@@ -217,8 +282,8 @@ class RunTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self.state.global_step == self.writer.last_step:
             return  # the Trainer saves the last step twice
-        self.writer.best_step = self.state.best_global_step
-        with self.writer.writing(self.state.global_step):
+        best = best_values(self.run_config.train, self.state)
+        with self.writer.writing(self.state.global_step, partial(write_best, self.writer.folder, best)):
             super()._save_checkpoint(model, trial)
         self.meter.watch.lap(SAVING)
 

@@ -156,12 +156,23 @@ def test_a_finetune_of_llava(convert):
     assert (train.num_train_epochs, train.lr_scheduler_type, train.warmup_ratio) == (2.0, "cosine", 0.05)
     assert (train.save_steps, train.save_total_limit, train.logging_steps) == (200, None, 5)
     assert (train.gradient_checkpointing, train.output_dir) == (True, "runs/old")
-    assert [note.split(":")[0] for note in notes] == [
-        "model.llm.torch_dtype",
-        "model.adapter.target_modules",
-        "EvaluateChatHook",
-    ]
-    assert "every 250 steps XTuner answers [What is this?]; training prints no answers here" in notes[2]
+    assert [note.split(":")[0] for note in notes] == ["model.llm.torch_dtype", "model.adapter.target_modules"]
+    assert (config.sample.every_steps, config.sample.questions) == (250, ["What is this?"])
+
+
+@pytest.mark.parametrize("images", ["['data/a.jpg', 'data/b.jpg']", "'data/a.jpg'"])
+def test_questions_about_images_are_asked_while_training(convert, images):
+    text = FINETUNE.replace("system=''", f"system='Be kind.', evaluation_images={images}")
+    _, config, notes = convert(text)
+    assert config.sample.images == (["data/a.jpg", "data/b.jpg"] if "[" in images else ["data/a.jpg"])
+    assert config.sample.system == "Be kind."
+    assert not [note for note in notes if "EvaluateChatHook" in note]
+
+
+def test_an_image_on_the_web_is_not_fetched(convert):
+    _, config, notes = convert(FINETUNE.replace("system=''", "evaluation_images='https://example.org/view.jpg'"))
+    assert config.sample is None
+    assert "EvaluateChatHook: image https://example.org/view.jpg is not fetched; save it" in notes[-1]
 
 
 def test_a_pretrain_of_llava(convert):

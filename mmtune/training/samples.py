@@ -1,0 +1,149 @@
+"""Questions that a model answers while it trains: asked at the start, every N steps and at the end."""
+
+import json
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from transformers import TrainerCallback
+
+from mmtune.build import Parts
+from mmtune.chat.generate import Decoding
+from mmtune.chat.session import ChatSession
+from mmtune.conversation import ImageSlot
+from mmtune.data.image_check import check_image
+from mmtune.errors import ConfigError
+from mmtune.schema import Config, SampleConfig
+from mmtune.schema_evaluation import Question, questions_of
+from mmtune.training.callbacks import read_log
+from mmtune.training.meter import StepMeter
+from mmtune.training.undisturbed import undisturbed
+
+log = logging.getLogger(__name__)
+SAMPLES_FILE = "samples.jsonl"
+PAGE_FILE = "samples.md"
+SHOWN_CHARACTERS = 60
+HEADER = "# Sample answers\n\nGreedy answers to the questions of `sample`, asked while training.\n"
+
+
+def require_samples(config: Config) -> None:
+    """Check that the images of the sample questions can be opened.
+
+    Raises:
+        ConfigError: one cannot.
+    """
+    if config.sample is None:
+        return
+    for question, images in questions_of(config.sample):
+        for image in images:
+            reason = check_image(ImageSlot(image), decode=True)
+            if reason is not None:
+                place = "sample.images" if image in config.sample.images else f"sample.questions ({question:.40})"
+                raise ConfigError(place, f"image {image}: {reason}")
+
+
+def sample_callbacks(config: Config, parts: Parts, meter: StepMeter, first_step: int) -> list[TrainerCallback]:
+    """Return what asks the questions of a config; nothing where it has none."""
+    if config.sample is None:
+        return []
+    return [SampleAnswers(config.sample, parts, Path(config.train.output_dir), meter, first_step)]
+
+
+class SampleAnswers(TrainerCallback):
+    """Appends the answers to `samples.jsonl`, writes them as `samples.md` and says them in short.
+
+    Training goes on as if nothing had been asked.
+
+    Args:
+        config: the section `sample`.
+        parts: the model that trains.
+        folder: the run folder.
+        meter: whose figures leave the answers out.
+        first_step: the step that a resumed run starts from; later answers of the interrupted run are dropped.
+    """
+
+    def __init__(self, config: SampleConfig, parts: Parts, folder: Path, meter: StepMeter, first_step: int = 0):
+        self.config, self.parts, self.folder, self.meter = config, parts, folder, meter
+        self.questions = questions_of(config)
+        self.entries = [
+            entry for entry in read_log(folder / SAMPLES_FILE) if first_step and entry["step"] <= first_step
+        ]
+        self.asked_at = {entry["step"] for entry in self.entries}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Ask before the first step."""
+        if state.is_world_process_zero:
+            lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in self.entries)
+            (self.folder / SAMPLES_FILE).write_text(lines, encoding="utf-8")
+        if state.global_step == 0:
+            self._ask(state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Ask every N steps."""
+        if self.config.every_steps and state.global_step % self.config.every_steps == 0:
+            self._ask(state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Ask after the last step."""
+        self._ask(state)
+
+    def _ask(self, state: Any) -> None:
+        if state.global_step in self.asked_at or not state.is_world_process_zero:
+            return
+        decoding = Decoding(max_new_tokens=self.config.max_new_tokens)
+        path = self.folder / SAMPLES_FILE
+        with self.meter.aside(), undisturbed(self.parts.model), path.open("a", encoding="utf-8") as file:
+            for question, images in self.questions:
+                answer = ChatSession(self.parts, decoding, self.config.system).ask(question, images)
+                entry = {"step": state.global_step, "question": question, "images": list(images), "answer": answer}
+                self.entries.append(entry)
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                log.info("step %d: %s -> %s", state.global_step, _short(question, images), _shown(answer))
+        self.asked_at.add(state.global_step)
+        beside = self.folder / f"{PAGE_FILE}.part"
+        beside.write_text(page(self.questions, self.entries, self.folder), encoding="utf-8")
+        beside.replace(self.folder / PAGE_FILE)
+
+
+def page(questions: list[Question], entries: list[dict[str, Any]], folder: Path) -> str:
+    """Return `samples.md`: each question with its images and a table of the answers by step.
+
+    Args:
+        questions: in their order.
+        entries: of `samples.jsonl`.
+        folder: of the page, from which paths of images are written.
+    """
+    parts = [HEADER]
+    for number, (question, images) in enumerate(questions, start=1):
+        parts.append(f"## {number}. {_markdown(question)}\n")
+        parts += [f"![{_markdown(image)}]({quote(_relative(image, folder))})\n" for image in images]
+        answers = [entry for entry in entries if (entry["question"], tuple(entry["images"])) == (question, images)]
+        rows = [f"| {entry['step']} | {_markdown(entry['answer'])} |" for entry in answers]
+        parts.append("\n".join(["| step | answer |", "|---:|---|", *rows]) + "\n")
+    return "\n".join(parts)
+
+
+def _relative(image: str, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(image, folder)).as_posix()
+    except ValueError:  # another drive of Windows
+        return Path(image).resolve().as_posix()
+
+
+def _markdown(text: str) -> str:
+    """A text as one line of Markdown that shows it as it is."""
+    escaped = re.sub(r"([\\`*_\[\]|#$~])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")
+    lines = re.split(r"\r\n|[\n\r\u2028\u2029]", escaped)
+    return "<br>".join("".join(sign for sign in line if sign.isprintable()) for line in lines)
+
+
+def _short(question: str, images: tuple[str, ...]) -> str:
+    return " ".join([*(Path(image).name for image in images), _shown(question)])
+
+
+def _shown(text: str) -> str:
+    line = " ".join(text.split())
+    return json.dumps(line if len(line) <= SHOWN_CHARACTERS else f"{line[:SHOWN_CHARACTERS]}...", ensure_ascii=False)
