@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from training_workspace import make
 
 from mmtune.cli import main
-from mmtune.training.checkpoints import checkpoints_to_delete
 from mmtune.training.callbacks import read_log
+from mmtune.training.checkpoints import checkpoints_to_delete
 
 HELD = "data.validation=[{path: other.json}]"
 FAST = ("train.max_steps=16", "train.eval_steps=1", "train.learning_rate=0.3", "train.lr_scheduler_type=constant")
