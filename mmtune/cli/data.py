@@ -98,13 +98,14 @@ def _stats(args: argparse.Namespace, config: Any, reader: Any) -> int:
     from mmtune.build_data import build_dataset, packed, require_good
     from mmtune.evaluate.data_report import data_stats, plot_lengths, stats_lines
     from mmtune.progress import Bars
+    from mmtune.schema_train import with_whole_batches
     from mmtune.training.steps import num_batches_per_epoch, num_optimizer_steps
 
     config.data.check_images, config.data.on_bad_record = "none", "skip"
     with Bars() as bars:
         dataset, report = build_dataset(config, reader, bars)
     require_good(config.data, dataset, report, "")
-    rows = packed(config, dataset)
+    rows, config = packed(config, dataset), with_whole_batches(config)
     num_batches = num_batches_per_epoch(config, rows)
     figures = data_stats(config, dataset, rows, report, num_batches, num_optimizer_steps(config, num_batches))
     if args.png is not None:

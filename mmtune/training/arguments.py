@@ -46,10 +46,12 @@ def training_arguments(
     require_trainable(dtype, device, config.pure_bf16)
     optim = optimizer_name(config.optim)
     require_schedule(config.lr_scheduler_type, config.lr_scheduler_kwargs)
+    size = config.per_device_train_batch_size
+    size = 1 if size == "auto" else size  # before it is chosen, when the other values are tried alone
     try:
         arguments = PlacedTrainingArguments(
             output_dir=config.output_dir,
-            per_device_train_batch_size=config.per_device_train_batch_size,
+            per_device_train_batch_size=size,
             gradient_accumulation_steps=config.gradient_accumulation_steps,
             num_train_epochs=config.num_train_epochs,
             max_steps=config.max_steps,

@@ -15,6 +15,7 @@ from mmtune.models.loss import MAX_LOGITS
 from mmtune.models.precision import compute_dtype
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.schema import Config
+from mmtune.schema_train import batch_size_of
 from mmtune.training.optimizers import optimizer_name
 from mmtune.training.steps import batch_sampler
 
@@ -149,7 +150,7 @@ def state_bytes(config: Config, model: VisionLanguageModel) -> float:
 def largest_batch(config: Config, rows: SampleDataset | PackedDataset | StreamDataset) -> LargestBatch:
     """Return the batch of a run that takes most memory; of a stream, a full one of the longest samples."""
     if isinstance(rows, StreamDataset):
-        size = config.train.per_device_train_batch_size
+        size = batch_size_of(config)
         return LargestBatch((config.data.max_length,) * size, size if config.model.vision else 0)
     sampler, lengths, num_images = batch_sampler(config, rows), rows.lengths, rows.num_images
     found = LargestBatch((), 0)
