@@ -184,6 +184,7 @@ def _without_bad(
                 "num_records": num_records,
                 "num_bad_records": len(problems),
                 "num_samples": len(part.store),
+                "samples_hash": part.store.samples_hash(len(part.store)),
                 "num_samples_in_an_epoch": int((~is_bad[offset + samples]).sum()),
             }
         )

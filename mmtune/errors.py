@@ -39,3 +39,20 @@ class CheckpointError(MMTuneError):
 
 class ModelError(MMTuneError):
     """A base model is missing, cannot be read or is of an unknown kind."""
+
+
+class TrainingError(MMTuneError):
+    """Training cannot go on: its numbers are not finite, or memory is out, or a process has died."""
+
+
+class Interrupted(Exception):
+    """A run was ended by a signal and can be continued.
+
+    Args:
+        message: what was saved.
+        exit_code: 128 and the number of the signal.
+    """
+
+    def __init__(self, message: str, exit_code: int):
+        self.exit_code = exit_code
+        super().__init__(message)

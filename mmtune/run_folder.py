@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtune.config import config_from_values, read_yaml, to_values, to_yaml
+from mmtune.durable import sync_file, sync_folder
 from mmtune.errors import CheckpointError
 from mmtune.hashing import file_hash, value_hash
 from mmtune.schema import Config
@@ -22,6 +23,7 @@ VERSIONS_FILE = "versions.json"
 DATA_FILE = "data.json"
 PREPROCESSOR_FILE = "preprocessor.json"
 TOKENIZER_FOLDER = "tokenizer"
+CHECKPOINT_PREFIX = "checkpoint-"
 LIBRARIES = ("mmtune", "torch", "transformers", "peft", "accelerate", "bitsandbytes")
 
 
@@ -65,15 +67,24 @@ def library_versions() -> dict[str, str]:
 
 
 def write_manifest(folder: Path, **facts: Any) -> None:
-    """List every file of a finished folder with its size and hash. Written last: with it the folder is complete."""
+    """List every file of a finished folder with its size and hash. Written last: with it the folder is complete.
+
+    All files are on the disk before the manifest is, so that a crash of the machine leaves no manifest of lost files.
+    """
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != MANIFEST_FILE and not name.startswith("checkpoint-"):
+        is_own = name != MANIFEST_FILE and not name.startswith((CHECKPOINT_PREFIX, "."))
+        if path.is_file() and is_own:
             files[name] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
-    beside = folder / f"{MANIFEST_FILE}.part"
+    for name in files:
+        sync_file(folder / name)
+    beside = folder / f".{MANIFEST_FILE}.part"
     write_json(beside, {"complete": True, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts, "files": files})
+    sync_file(beside)
     beside.replace(folder / MANIFEST_FILE)
+    for place in {(folder / name).parent for name in files} | {folder}:
+        sync_folder(place)
 
 
 def is_complete(folder: Path) -> bool:
@@ -81,11 +92,15 @@ def is_complete(folder: Path) -> bool:
     return (folder / MANIFEST_FILE).is_file()
 
 
-def require_complete(folder: Path) -> None:
-    """Check that a folder is a complete run whose files have the sizes of its manifest.
+def require_complete(folder: Path, *, check_hashes: bool = False) -> None:
+    """Check that a folder is a complete run whose files are those of its manifest.
+
+    Args:
+        folder: a run folder or a checkpoint.
+        check_hashes: read every file; else its size is looked at.
 
     Raises:
-        CheckpointError: it is no run, not complete, or a file is missing or cut off.
+        CheckpointError: it is no run, not complete, or a file is missing, cut off or changed.
     """
     if not folder.is_dir():
         raise CheckpointError(folder, f"no such folder (resolved to {folder.resolve()}). Name a run folder.")
@@ -104,16 +119,23 @@ def require_complete(folder: Path) -> None:
         if path.stat().st_size != facts["bytes"]:
             message = f"has {path.stat().st_size} bytes, the manifest says {facts['bytes']}. Take another checkpoint."
             raise CheckpointError(path, message)
+        if check_hashes and file_hash(path) != facts["sha256"]:
+            raise CheckpointError(path, "its content is not what the manifest says. Take another checkpoint.")
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Return the steps and folders of the checkpoints in a run folder, complete or not, the oldest first."""
+    found = []
+    for path in folder.glob(f"{CHECKPOINT_PREFIX}*"):
+        number = path.name.removeprefix(CHECKPOINT_PREFIX)
+        if number.isdigit() and path.is_dir():
+            found.append((int(number), path))
+    return sorted(found)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """Return the complete `checkpoint-N` with the largest N, or None."""
-    found = []
-    for path in folder.glob("checkpoint-*"):
-        number = path.name.removeprefix("checkpoint-")
-        if number.isdigit() and is_complete(path):
-            found.append((int(number), path))
-    return max(found)[1] if found else None
+    return next((path for _, path in reversed(checkpoints(folder)) if is_complete(path)), None)
 
 
 def read_config(folder: Path) -> Config:

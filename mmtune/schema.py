@@ -138,6 +138,7 @@ class TrainConfig:
     logging_steps: int = 1
     save_steps: int = 500  # 0: only at the end
     save_total_limit: int | None = 2
+    max_nonfinite_steps: int = 2  # steps in a row whose loss or gradient is not finite; they change no weight
     dataloader_num_workers: int = 0  # processes that open images; any number gives the same batches
     dataloader_prefetch_factor: int = 2  # batches that each of them prepares ahead
     sequence_parallel_size: int = 1  # 1 alone: a sample is not spread over devices yet
@@ -197,6 +198,7 @@ AT_LEAST_0 = (
     "train.weight_decay",
     "train.max_grad_norm",
     "train.save_steps",
+    "train.max_nonfinite_steps",
     "train.dataloader_num_workers",
     "train.seed",
     "model.llm.weight_decay",

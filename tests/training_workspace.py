@@ -13,6 +13,7 @@ from mmtune.chat.generate import Decoding
 from mmtune.chat.session import ChatSession
 from mmtune.cli import main
 from mmtune.testing import write_tiny_clip, write_tiny_llm
+from mmtune.training.checkpoints import CheckpointWriter
 from mmtune.training.meter import StepMeter
 from mmtune.training.rows import choose_collator
 from mmtune.training.trainer import RunTrainer
@@ -105,7 +106,8 @@ def trainer_of(parts, config, dataset):
     """A trainer of a built model that writes nothing."""
     meter = StepMeter(parts.model, parts.transform.image_size)
     collator = choose_collator(config, parts.model)
-    return RunTrainer(parts.model, config, dataset, collator, lambda folder: None, meter, [])
+    writer = CheckpointWriter(Path(config.train.output_dir))
+    return RunTrainer(parts.model, config, dataset, collator, lambda folder: None, meter, writer, [])
 
 
 def fit(parts, config, dataset):

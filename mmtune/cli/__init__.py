@@ -12,7 +12,7 @@ from typing import NoReturn
 from mmtune import __version__
 from mmtune.cli import bench, chat, compare, configs, convert, data, export, inspect, merge, plan, recipe, train
 from mmtune.cli.former_verbs import answer_for
-from mmtune.errors import MMTuneError
+from mmtune.errors import Interrupted, MMTuneError
 
 VERBS = (train, plan, recipe, chat, compare, merge, export, data, inspect, bench, configs, convert)
 VERB_NAMES = (
@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 for a mistake of the user, 130 for Ctrl-C."""
+    """Run one command and return its exit code: 0, 2 for a mistake of the user, 130 for Ctrl-C, 143 for SIGTERM."""
     argv = sys.argv[1:] if argv is None else argv
     answer = answer_for(argv, VERB_NAMES)
     if answer is not None:
@@ -69,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"mmtune: {error}", file=sys.stderr)
         return EXIT_MISTAKE
+    except Interrupted as interrupted:
+        print(f"mmtune: {interrupted}", file=sys.stderr)
+        return interrupted.exit_code
     except KeyboardInterrupt:
         print("mmtune: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

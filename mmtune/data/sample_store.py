@@ -4,6 +4,7 @@ An image stands as one token here, and the supervised spans as their bounds, so 
 about as large as its JSON file. No JSON is parsed here and no image opened.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -84,6 +85,13 @@ class SampleStore:
             labels[start:end] = ids[start:end]
         times = np.where(ids == IMAGE_TOKEN_ID, self.num_image_tokens, 1)
         return ids.repeat(times), labels.repeat(times)
+
+    def samples_hash(self, number: int) -> str:
+        """Return a hash of the first samples, of what they say and how long they are; shorter stores have another."""
+        digest = hashlib.sha256()
+        for name in ("record_hashes", "lengths"):
+            digest.update(self.arrays[name][:number].tobytes())
+        return digest.hexdigest()
 
     def image_ids(self, index: int) -> np.ndarray:
         """Return which of the distinct images a sample shows, in the order of its slots."""

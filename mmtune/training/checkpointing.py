@@ -140,11 +140,15 @@ def memory_need(config: Config, model: VisionLanguageModel, batch: LargestBatch)
 
 def state_bytes(config: Config, model: VisionLanguageModel) -> float:
     """Return the bytes of the gradients and of the optimizer's states of all that trains."""
+    return sum(value.nbytes for value in model.parameters() if value.requires_grad) + optimizer_bytes(config, model)
+
+
+def optimizer_bytes(config: Config, model: VisionLanguageModel) -> float:
+    """Return the bytes of the optimizer's states of all that trains."""
     name = optimizer_name(config.train.optim)
     per_weight = next((size for part, size in STATE_BYTES if part in name), None)
     trained = [value for value in model.parameters() if value.requires_grad]
-    gradients = sum(value.nbytes for value in trained)
-    return gradients + (2 * gradients if per_weight is None else per_weight * sum(value.numel() for value in trained))
+    return sum(2 * value.nbytes if per_weight is None else per_weight * value.numel() for value in trained)
 
 
 def largest_batch(config: Config, rows: SampleDataset | PackedDataset | StreamDataset) -> LargestBatch:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.scheduler import AcceleratedScheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from mmtune.models.weights import read_tensors, write_tensors
 from mmtune.run_folder import read_json, write_json
@@ -42,6 +44,18 @@ def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
     optimizer.load_state_dict({"state": state, "param_groups": facts["param_groups"]})
     _move_projections(optimizer)
     scheduler.load_state_dict(facts["scheduler"])
+    _follow_schedule(optimizer, scheduler)
+
+
+def _follow_schedule(optimizer: Any, scheduler: Any) -> None:
+    """Set the rates of the next step as the schedule has them now: a run may be longer than when it was saved."""
+    scheduler = scheduler.scheduler if isinstance(scheduler, AcceleratedScheduler) else scheduler
+    if isinstance(scheduler, LambdaLR):
+        bases = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        rates = [base * share(scheduler.last_epoch) for base, share in bases]
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        scheduler._last_lr = rates  # what `get_last_lr` returns
 
 
 def save_values(folder: Path, name: str, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:

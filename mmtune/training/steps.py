@@ -5,6 +5,7 @@ import math
 
 from mmtune.data.batches import BatchSampler
 from mmtune.data.dataset import PackedDataset, SampleDataset
+from mmtune.data.stream import StreamDataset
 from mmtune.schema import Config
 from mmtune.schema_train import batch_size_of
 
@@ -25,6 +26,23 @@ def batch_sampler(config: Config, rows: SampleDataset | PackedDataset) -> BatchS
     )
 
 
+def places_of_step(config: Config, rows: SampleDataset | PackedDataset | StreamDataset, steps_done: int) -> list[str]:
+    """Return the places of the records in each batch of a step on one device; none of a stream.
+
+    Args:
+        config: of the run.
+        rows: what it trains on.
+        steps_done: optimizer steps before it.
+    """
+    if isinstance(rows, StreamDataset):
+        return []
+    sampler, size = batch_sampler(config, rows), config.train.gradient_accumulation_steps
+    epoch, step = divmod(steps_done, max(math.ceil(len(sampler) / size), 1))
+    sampler.set_epoch(epoch)
+    batches = list(sampler)[step * size : (step + 1) * size]
+    return [", ".join(rows.place(row) for row in batch) for batch in batches]
+
+
 def num_batches_per_epoch(config: Config, rows: SampleDataset | PackedDataset) -> int:
     """Return how many batches an epoch has on one device."""
     return len(batch_sampler(config, rows))
@@ -41,6 +59,18 @@ def num_optimizer_steps(config: Config, num_batches: int) -> int:
         return config.train.max_steps
     steps_per_epoch = max(math.ceil(num_batches / config.train.gradient_accumulation_steps), 1)
     return math.ceil(config.train.num_train_epochs * steps_per_epoch)
+
+
+def total_steps(config: Config, rows: SampleDataset | PackedDataset | StreamDataset) -> int:
+    """Return the optimizer steps of a run on one device; of a stream the config names them."""
+    num_batches = 0 if isinstance(rows, StreamDataset) else num_batches_per_epoch(config, rows)
+    return num_optimizer_steps(config, num_batches)
+
+
+def num_saves(config: Config, first_step: int, last_step: int) -> int:
+    """Return how many checkpoints are written after one step up to another, with that of the last."""
+    every = config.train.save_steps
+    return 0 if every == 0 else math.ceil(last_step / every) - first_step // every
 
 
 def log_steps(config: Config, rows: SampleDataset | PackedDataset) -> None:

@@ -16,6 +16,7 @@ from mmtune.data.stream import StreamCounts, StreamDataset
 from mmtune.errors import ConfigError
 from mmtune.schema import Config
 from mmtune.schema_train import batch_size_of
+from mmtune.training.interruption import leave_signals_to_the_run
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ def stream_loader(
         num_workers=workers,
         prefetch_factor=config.train.dataloader_prefetch_factor if workers else None,
         pin_memory=args.dataloader_pin_memory,
+        worker_init_fn=leave_signals_to_the_run if workers else None,
     )
 
 

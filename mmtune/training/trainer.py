@@ -3,8 +3,8 @@
 The loop, accumulation, clipping, schedules and engines are the Trainer's own.
 """
 
-import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from mmtune.models.methods import loraplus_lr_ratio
 from mmtune.models.precision import choose_dtype
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import load_weights
-from mmtune.run_folder import write_manifest
 from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
-from mmtune.training.checkpointing import checkpointed_share
+from mmtune.training.checkpointing import checkpointed_share, optimizer_bytes
+from mmtune.training.checkpoints import CheckpointWriter
+from mmtune.training.faults import FiniteSteps
+from mmtune.training.interruption import leave_signals_to_the_run
 from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter
 from mmtune.training.optimizers import make_optimizer
 from mmtune.training.rows import Collator
@@ -36,11 +38,24 @@ from mmtune.training.state import (
     save_scaler,
     save_values,
 )
-from mmtune.training.steps import batch_sampler
+from mmtune.training.steps import batch_sampler, places_of_step
 from mmtune.training.stream import stream_loader
 from mmtune.training.unfreezing import GradualUnfreezing, RankAllocation
 
 ADALORA = "adalora"
+
+
+class Flow(TrainerCallback):
+    """Keeps the intervals of this config where the checkpoint had others, and ends a line of the log at each save."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Set the intervals: the Trainer takes those that a checkpoint was written with."""
+        state.compute_steps(args, state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Log where a checkpoint is written: a loss that is summed up over a resume would be half a loss."""
+        if control.should_save:
+            control.should_log = True
 
 
 class RunTrainer(Trainer):
@@ -53,6 +68,7 @@ class RunTrainer(Trainer):
         collator: makes a batch of them.
         write_run: writes all files of a run but state and manifest into a folder.
         meter: told what steps train on and where their parts end.
+        writer: of the checkpoints; None writes none.
         callbacks: progress, logs.
     """
 
@@ -64,9 +80,14 @@ class RunTrainer(Trainer):
         collator: Collator,
         write_run: Callable[[Path], None],
         meter: StepMeter,
+        writer: CheckpointWriter,
         callbacks: list[TrainerCallback],
     ):
         self.run_config, self.write_run, self.vlm, self.rows, self.meter = config, write_run, model, dataset, meter
+        self.writer = writer
+        self.batch_sizes: list[tuple[int, int]] = []
+        places = partial(places_of_step, config, dataset)
+        self.finite = FiniteSteps(model, config.train.max_nonfinite_steps, places, writer)
         model.neftune_noise_alpha = config.train.neftune_noise_alpha or 0.0
         model.label_smoothing_factor = config.train.label_smoothing_factor
         model.checkpointed_share = checkpointed_share(config, model, dataset)
@@ -82,8 +103,9 @@ class RunTrainer(Trainer):
             ),
             data_collator=collator,
             train_dataset=dataset,
-            callbacks=[meter, self.unfreezing, RankAllocation(model), *callbacks],
+            callbacks=[meter, self.finite, self.unfreezing, RankAllocation(model), *callbacks, Flow()],
         )
+        self.finite.has_scaler = self.accelerator.scaler is not None
         self.remove_callback(PrinterCallback)  # added by the Trainer wherever its own bar is off
         # The Trainer has set `use_cache` of the language model's config; generation needs it on.
         model.config.use_cache = True
@@ -100,6 +122,7 @@ class RunTrainer(Trainer):
             num_workers=workers,
             prefetch_factor=self.run_config.train.dataloader_prefetch_factor if workers else None,
             pin_memory=self.args.dataloader_pin_memory,
+            worker_init_fn=leave_signals_to_the_run if workers else None,
         )
         return self.accelerator.prepare(loader)
 
@@ -110,13 +133,43 @@ class RunTrainer(Trainer):
         self.meter.watch.lap(DATA)
         if batches:
             self.meter.count(batches)
+            self.batch_sizes = [(batch["input_ids"].numel(), _num_images(batch)) for batch in batches]
         return batches, num_supervised_tokens
 
     def training_step(self, *given: Any, **named: Any) -> torch.Tensor:
         """Run a forward and a backward pass; the time since the forward pass is the backward's."""
+        self.writer.check()
         loss = super().training_step(*given, **named)
+        self.finite.losses.append(loss)
         self.meter.watch.lap(BACKWARD)
         return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        self.finite.norm = super()._get_grad_norm(model, grad_norm)
+        return self.finite.norm
+
+    @property
+    def optimizer_bytes(self) -> float:
+        """Bytes of the optimizer's states, which come with the first step."""
+        return optimizer_bytes(self.run_config, self.vlm)
+
+    def out_of_memory(self) -> str:
+        """Say which batch did not fit and what to change."""
+        train, data = self.run_config.train, self.run_config.data
+        done = len(self.finite.losses)
+        tokens, images = self.batch_sizes[min(done, len(self.batch_sizes) - 1)] if self.batch_sizes else (0, 0)
+        rank = (self.run_config.model.adapter or {}).get("r")
+        changes = [
+            f"train.gradient_checkpointing=true (now {train.gradient_checkpointing})",
+            f"train.per_device_train_batch_size (now {train.per_device_train_batch_size}) lower and "
+            f"gradient_accumulation_steps (now {train.gradient_accumulation_steps}) higher",
+            f"data.max_length (now {data.max_length})",
+            *([f"model.adapter.r (now {rank})"] if rank else []),
+        ]
+        return (
+            f"at step {self.state.global_step + 1}, in a batch of {tokens} tokens and {images} images. In this order"
+            f" change: {', '.join(changes)}."
+        )
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give each part its own learning rate and weight decay; norms and biases have none."""
@@ -149,18 +202,16 @@ class RunTrainer(Trainer):
         with self.unfreezing.all_open():
             self.write_run(Path(output_dir or self.run_config.train.output_dir))
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        folder = Path(self.run_config.train.output_dir)
-        write_manifest(folder / f"checkpoint-{self.state.global_step}", step=self.state.global_step)
-        self._delete_old_checkpoints(folder)
-        self.meter.watch.lap(SAVING)
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.writer.work_folder)
 
-    def _delete_old_checkpoints(self, folder: Path) -> None:
-        limit = self.run_config.train.save_total_limit
-        found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
-        for path in found[: -limit if limit else 0]:
-            shutil.rmtree(path)
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.state.global_step == self.writer.last_step:
+            return  # the Trainer saves the last step twice
+        self.writer.best_step = self.state.best_global_step
+        with self.writer.writing(self.state.global_step):
+            super()._save_checkpoint(model, trial)
+        self.meter.watch.lap(SAVING)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_weights(self.vlm, Path(resume_from_checkpoint))
@@ -190,3 +241,8 @@ class RunTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             load_random_state(Path(checkpoint))
+
+
+def _num_images(batch: dict[str, Any]) -> int:
+    images = batch.get("pixel_values", batch.get("image_features"))
+    return 0 if images is None else len(images)

@@ -76,9 +76,11 @@ class GradualUnfreezing(TrainerCallback):
         waiting = self._waiting()
         for block in waiting:
             block.requires_grad_(True)
-        yield
-        for block in waiting:
-            block.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for block in waiting:
+                block.requires_grad_(False)
 
     def _open(self, state: TrainerState) -> None:
         for schedule in self.schedules:
@@ -98,7 +100,8 @@ class RankAllocation(TrainerCallback):
 
     def on_optimizer_step(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Move the budget while the gradients of the step are still there."""
-        if is_adalora(self.llm):
+        has_gradients = any(value.grad is not None for value in self.llm.parameters())
+        if is_adalora(self.llm) and has_gradients:  # none after a step that was not finite
             allocate(self.llm, state.global_step + 1)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
