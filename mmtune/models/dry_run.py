@@ -14,10 +14,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from mmtune.errors import ModelError
 from mmtune.models.fake_weights import fake_weights
 from mmtune.models.precision import computing_in
 from mmtune.models.vlm import VisionLanguageModel
@@ -154,32 +155,54 @@ def dry_step(
         image_shape: of the batch's `pixel_values` (four numbers) or `image_features` (three); None: it has no image.
         num_checkpointed: blocks of the language model that are computed again, from the first.
         accumulates: the gradients of an earlier batch of the same optimizer step are there already.
+
+    Raises:
+        ModelError: what the model does depends on values, such as a mixture of experts.
     """
     was_training, ledger = model.training, Ledger(model.config.vocab_size)
-    with fake_weights(model) as mode, _checkpointing(model, num_checkpointed), _watching(model, ledger):
-        ledger.leave_out((*model.parameters(), *model.buffers()))
-        trained = [value for value in model.parameters() if value.requires_grad]
-        hooks = [value.register_post_accumulate_grad_hook(partial(_name_gradient, ledger)) for value in trained]
-        with mode, ledger, torch.enable_grad():
-            if accumulates:
-                ledger.kind = GRADIENTS
-                for value in trained:
-                    value.grad = torch.empty_like(value)
-            ledger.kind = VISION
-            given = dict(batch)
-            if image_shape is not None:
-                given["pixel_values" if len(image_shape) == 4 else "image_features"] = torch.empty(image_shape)
-            ledger.kind = ACTIVATIONS
-            model.train()
-            with computing_in(dtype, CPU):
-                loss = model(**given)["loss"]
-            kept = dict(ledger.live)
-            loss.backward()
-        for hook in hooks:
-            hook.remove()
-        gradients = sum(value.grad.nbytes for value in trained if value.grad is not None)
-    model.train(was_training)
+    try:
+        with torch.random.fork_rng(devices=[]), fake_weights(model) as mode:
+            kept, gradients = _follow(model, batch, mode, ledger, dtype, image_shape, num_checkpointed, accumulates)
+    except Exception as error:  # operations raise anything where a result depends on values that are not there
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+        message = f"a step of this {type(model.base_llm).__name__} cannot be followed without computing it: {reason}."
+        raise ModelError("mmtune plan", f"{message} Measure it with mmtune bench.") from error
+    finally:
+        model.train(was_training)
     return StepBytes(dict(ledger.peak), kept, gradients)
+
+
+def _follow(
+    model: VisionLanguageModel,
+    batch: dict[str, Any],
+    mode: FakeTensorMode,
+    ledger: Ledger,
+    dtype: torch.dtype,
+    image_shape: tuple[int, ...] | None,
+    num_checkpointed: int,
+    accumulates: bool,
+) -> tuple[dict[str, int], int]:
+    """Run forward and backward pass; return what is kept between them, and the bytes of all gradients."""
+    trained = [value for value in model.parameters() if value.requires_grad]
+    ledger.leave_out((*model.parameters(), *model.buffers()))
+    hooks = [value.register_post_accumulate_grad_hook(partial(_name_gradient, ledger)) for value in trained]
+    with _checkpointing(model, num_checkpointed), _watching(model, ledger), mode, ledger, torch.enable_grad():
+        ledger.kind = GRADIENTS
+        for value in trained if accumulates else ():
+            value.grad = torch.empty_like(value)
+        ledger.kind = VISION
+        given = dict(batch)
+        if image_shape is not None:
+            given["pixel_values" if len(image_shape) == 4 else "image_features"] = torch.empty(image_shape)
+        ledger.kind = ACTIVATIONS
+        model.train()
+        with computing_in(dtype, CPU):
+            loss = model(**given)["loss"]
+        kept = dict(ledger.live)
+        loss.backward()
+    for hook in hooks:
+        hook.remove()
+    return kept, sum(value.grad.nbytes for value in trained if value.grad is not None)
 
 
 def _name_gradient(ledger: Ledger, parameter: torch.Tensor) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from mmtune.build_data import build_dataset, build_reader, packed, require_good
+from mmtune.build_data import Reader, build_dataset, build_reader, packed, require_good
 from mmtune.build_trained import build_outline
 from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.mixing import path_and_limit
@@ -88,14 +88,18 @@ def data_is_here(config: Config) -> bool:
     return not is_streamed(config.data) and all(Path(path).expanduser().exists() for path in paths)
 
 
-def planned_rows(config: Config) -> Rows | None:
+def planned_rows(config: Config, reader: Reader | None = None) -> Rows | None:
     """Prepare the data of a config and return its rows, or None where its tokenizer is not here.
+
+    Args:
+        config: of the run.
+        reader: of its model, where there is one already.
 
     Raises:
         DataError: a source cannot be read, or records are bad and `data.on_bad_record` is `error`.
     """
     try:
-        reader = build_reader(config.model)
+        reader = reader or build_reader(config.model)
     except ModelError:
         return None
     config = replace(config, data=replace(config.data, check_images="none"))

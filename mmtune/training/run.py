@@ -26,6 +26,7 @@ from mmtune.training.model import model_to_train
 from mmtune.training.output_folder import clear_folder, is_done, make_folder
 from mmtune.training.resume import ResumePoint, point_to_resume
 from mmtune.training.run_lock import run_lock
+from mmtune.training.run_plan import plan_of_run, with_settled_split, write_plan
 from mmtune.training.start_table import start_table
 from mmtune.training.steps import num_saves, total_steps
 from mmtune.training.trainer import RunTrainer
@@ -65,6 +66,7 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None) -
     dtype = choose_dtype(config.model.llm.dtype, device)
     training_arguments(config.train, device, dtype)  # a value that the Trainer refuses is said before a model loads
     reader = build_reader(config.model)
+    given, config = config, with_settled_split(config, reader, checkpoint)
     data = load_data(config, reader, folder, first_step)
     if point is not None:
         point.check_data(data.samples)
@@ -75,7 +77,8 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None) -
     parts, models = ready.parts, base_models(config.model)
 
     def write_run(target: Path) -> None:
-        write_settings(target, config, verb, models, data.facts())
+        write_settings(target, given, verb, models, data.facts())
+        write_plan(target, config, plan)
         save_weights(parts.model, target)
         parts.save_readers(target)
 
@@ -85,6 +88,7 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None) -
     writer = CheckpointWriter(folder, config.train.save_total_limit)
     trainer = RunTrainer(parts.model, config, data.rows, ready.collator, write_run, meter, writer, [run_log, bar])
     log.info("%s", start_table(config, parts.model))
+    plan = plan_of_run(config, parts.model, data.rows, ready.collator)
     try_to_save(
         writer, write_run, trainer.optimizer_bytes, num_saves(config, first_step, total_steps(config, data.rows))
     )

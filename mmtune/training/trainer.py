@@ -21,7 +21,7 @@ from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import load_weights
 from mmtune.schema import Config
 from mmtune.training.arguments import training_arguments
-from mmtune.training.checkpointing import checkpointed_share, optimizer_bytes
+from mmtune.training.checkpointing import checkpointed_share, states_of
 from mmtune.training.checkpoints import CheckpointWriter
 from mmtune.training.faults import FiniteSteps
 from mmtune.training.interruption import leave_signals_to_the_run
@@ -151,7 +151,7 @@ class RunTrainer(Trainer):
     @property
     def optimizer_bytes(self) -> float:
         """Bytes of the optimizer's states, which come with the first step."""
-        return optimizer_bytes(self.run_config, self.vlm)
+        return states_of(self.run_config, self.vlm)
 
     def out_of_memory(self) -> str:
         """Say which batch did not fit and what to change."""
