@@ -1,5 +1,6 @@
 """`mmtune plan`: a config's memory, steps, disk and, where the model is tried, time, and what to change."""
 
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from mmtune.training.plan_advice import Advice, advise, floor_reason
 from mmtune.training.plan_model import Rows, data_is_here, plan_for, planned_model, planned_rows
 from mmtune.training.plan_table import batch_line, checkpointing_line, plan_table, plan_values, split_values, verdict
 from mmtune.training.probe import Probe, probe
+from mmtune.training.start_table import WIDTH
 from mmtune.training.steps import FEW_STEPS, num_batches_per_epoch, num_optimizer_steps
 
 
@@ -122,7 +124,16 @@ def report_lines(report: Report) -> list[str]:
     lines += _advice_lines(report)
     lines += ["", batch_line(plan, report.rows is not None), checkpointing_line(plan)]
     lines.append(f"an optimizer step: {size} x accumulation {steps} = {size * steps} rows")
-    return [*lines, *_steps_lines(report), _disk_line(report), _time_line(report)]
+    lines += [*_steps_lines(report), _disk_line(report), _time_line(report)]
+    return [part for line in lines for part in _wrapped(line)]
+
+
+def _wrapped(line: str) -> list[str]:
+    """Break a sentence into lines; tables, paths and what is typed stay as they are."""
+    if "\n" in line or line.startswith(" "):
+        return [line]
+    options = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
+    return textwrap.wrap(line, WIDTH, **options) or [""]  # type: ignore[arg-type]
 
 
 def _estimated(plan: Plan) -> str:
