@@ -90,8 +90,9 @@ class Plan:
 
     @property
     def always(self) -> int:
-        """Bytes of weights, gradients and the optimizer's states: needed with any batch."""
-        return sum(part.weights + part.constants + part.gradients + part.optimizer for part in self.parts)
+        """Bytes of weights, gradients, the optimizer's states and the context: needed with any batch."""
+        held = sum(part.weights + part.constants + part.gradients + part.optimizer for part in self.parts)
+        return held + (CPU_PROCESS if self.target.kind == "cpu" else CUDA_CONTEXT + CUDA_WORKSPACE)
 
     @property
     def allocated(self) -> int:

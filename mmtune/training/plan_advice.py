@@ -8,8 +8,9 @@ from typing import Any
 from mmtune.errors import MMTuneError
 from mmtune.schema import Config
 from mmtune.schema_train import batch_size_of
-from mmtune.training.plan import Plan
+from mmtune.training.plan import GIB, Plan
 from mmtune.training.plan_model import PlannedModel, Rows, plan_for, planned_model
+from mmtune.training.start_table import short_number
 
 SMALL_RANK = 64
 SHORTEST = 1024
@@ -77,13 +78,13 @@ def advise(config: Config, plan: Plan, planned: PlannedModel, rows: Rows | None)
 def floor_reason(plan: Plan) -> str | None:
     """Say that no batch and no checkpointing makes a run fit, where weights, gradients and states alone do not."""
     memory: int | None = plan.target.memory
-    if memory is None or plan.always + plan.overhead <= memory:
+    if memory is None or plan.always <= memory:
         return None
     trained = sum(part.size.num_trained for part in plan.parts)
-    need = (plan.always + plan.overhead) / 2**30
+    context = "Python" if plan.target.kind == "cpu" else "CUDA"
     return (
-        f"weights, gradients, optimizer states and CUDA alone take {need:.2f} GiB with {trained / 1e6:.0f} M trained"
-        " parameters: no batch size and no checkpointing makes it fit"
+        f"weights, gradients, optimizer states and {context} alone take {plan.always / GIB:.2f} GiB with"
+        f" {short_number(trained)} trained parameters: no batch size and no checkpointing makes it fit"
     )
 
 

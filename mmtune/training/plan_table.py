@@ -79,7 +79,7 @@ def verdict(plan: Plan) -> str:
     """Say whether it fits, and by how much."""
     need, memory = f"{plan.total / GIB:.2f} GiB", plan.target.memory
     if memory is None:
-        return f"needs {need} on {plan.target.name}"
+        return f"needs {need} on {plan.target.name}; none is here, so --gpu-memory says whether it fits"
     room = (memory - plan.total) / GIB
     if plan.fits:
         return f"fits on {plan.target.name}: needs {need}, {room:.2f} GiB are left"

@@ -74,7 +74,7 @@ def choose_target(config: Config, gpu_memory: float | None) -> Target:
     if torch.cuda.is_available():
         device = torch.device("cuda")
         return Target("cuda", torch.cuda.get_device_name(device), free_memory(device) + CUDA_CONTEXT)
-    return Target("cuda", "a CUDA card (none is here; --gpu-memory says how large)")
+    return Target("cuda", "a CUDA card")
 
 
 def plan_run(config: Config, *, gpu_memory: float | None, reads_data: bool, probes: bool) -> Report:
