@@ -7,9 +7,11 @@ import torch
 
 from mmtune.build_data import vision_options
 from mmtune.build_stack import stack_of
+from mmtune.errors import ModelError
 from mmtune.models.adapters import attach_adapter, attach_vision_adapter
 from mmtune.models.outline import META, llm_outline, vision_shape
 from mmtune.models.projector import Projector
+from mmtune.models.prompts import has_prompts
 from mmtune.models.stacking import stack_adapters
 from mmtune.models.tuning import set_trained
 from mmtune.models.vision_encoder import VisionEncoder
@@ -88,8 +90,7 @@ def build_outline(config: ModelConfig, dtype: torch.dtype) -> Outline:
         hub=config.hub,
         attn_implementation=config.llm.attn_implementation,
     )
-    with META:
-        llm = trained_llm(config, llm)
+    llm = _without_values(config, llm)
     vision, sources = None, [f"llm: {source}"]
     if config.vision is not None:
         name = config.vision.name
@@ -98,3 +99,17 @@ def build_outline(config: ModelConfig, dtype: torch.dtype) -> Outline:
     with META:
         model = assemble(config, llm, vision, META)
     return Outline(model, tuple(sources))
+
+
+def _without_values(config: ModelConfig, llm: Any) -> Any:
+    """`trained_llm` on the meta device; the numbers of virtual tokens, which are no weights, stay real."""
+    try:
+        with META:
+            llm = trained_llm(config, llm)
+    except (RuntimeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:200].rstrip(".")
+        message = f"this adapter reads weights when it is put on, and planning has none ({reason})."
+        raise ModelError("model.adapter", f"{message} Measure it with mmtune bench.") from None
+    if has_prompts(llm):
+        llm.prompt_tokens = {name: torch.arange(len(tokens)) for name, tokens in llm.prompt_tokens.items()}
+    return llm

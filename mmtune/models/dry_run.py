@@ -73,6 +73,8 @@ class Ledger(TorchDispatchMode):
         kwargs = kwargs or {}
         if func in (Aten.index.Tensor, Aten.index_put.default, Aten._index_put_impl_.default):
             args = (args[0], _places(args[1]), *args[2:])  # a mask's shape would not be known
+        if func is Aten._local_scalar_dense.default and args[0].dtype == torch.bool and isinstance(args[0], FakeTensor):
+            return True  # whether a random number leaves a layer in: it does
         if _is_about_numbers(func, args, kwargs):
             with unset_fake_temporarily():
                 found = func(*args, **kwargs)

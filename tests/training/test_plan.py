@@ -57,6 +57,37 @@ def test_a_model_without_weights_has_the_tensors_and_bytes_of_the_real_one(works
     assert all(value.device.type == "meta" for value in planned.model.parameters())
 
 
+@pytest.mark.parametrize("adapter", ["adalora", "ia3", "loha", "oft", "prompt_tuning", "prefix_tuning", "vera"])
+def test_other_methods_are_followed_too(workspace, adapter):
+    virtual = ", num_virtual_tokens: 3" if adapter.endswith("_tuning") else ""
+    config = config_of(f"model.adapter={{kind: {adapter}{virtual}}}")
+    plan = plan_run(config, gpu_memory=None, reads_data=False, probes=False).plan
+    assert plan.step.gradients == sum(part.gradients for part in plan.parts) > 0
+
+
+def test_a_method_that_reads_weights_is_said_not_to_be_planned(workspace, capsys):
+    assert main(["plan", "finetune.yaml", "--no-data", "model.adapter={kind: boft}"]) == 2
+    assert "model.adapter: this adapter reads weights when it is put on" in capsys.readouterr().err
+
+
+def test_a_step_that_cannot_be_followed_is_said_and_the_run_goes_on(workspace, capsys, monkeypatch):
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    plain = LlamaMLP.forward
+
+    def chooses_by_value(mlp, x):
+        return plain(mlp, x) if float(x.sum()) > -1e30 else x
+
+    monkeypatch.setattr(LlamaMLP, "forward", chooses_by_value)
+    options = ("train.recompute_activations=false", "train.max_steps=1")
+    assert main(["plan", "finetune.yaml", "--no-data", *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a step of this LlamaForCausalLM cannot be followed without computing it" in line
+    assert main(["sft", "finetune.yaml", "model.init_from=null", "train.output_dir=run", *options]) == 0
+    assert "the memory of this run is not known before it starts" in capsys.readouterr().err
+    assert json.loads(Path("run/plan.json").read_text()).keys() == {"split"}
+
+
 def test_an_internlm2_folder_is_read_as_the_llama_it_is(workspace, tmp_path):
     name = f"model.llm.name_or_path={write_internlm2(tmp_path / 'llm')}"
     config = config_of(name, "model.llm.chat_template=internlm2_chat", NF4)
