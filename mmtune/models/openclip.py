@@ -4,6 +4,7 @@ A CLIP tower of standard blocks becomes a `ClipEncoder`; other ViTs run as they 
 """
 
 import importlib.util
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,12 @@ def open_clip_outline(name: str, feature_layer: int) -> VisionEncoder:
         raise ModelError(
             PLACE, f"open_clip has no model '{name}'.{nearest(name, library.list_models())} Mend the name."
         )
-    visual = library.create_model(model_name, device="meta", load_weights=False).visual
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)  # it warns that weights are random
+    try:
+        visual = library.create_model(model_name, device="meta", load_weights=False).visual
+    finally:
+        logging.root.setLevel(level)
     preprocessing = _preprocessing(visual.preprocess_cfg)
     shape = _clip_shape(visual)
     if shape is None:
