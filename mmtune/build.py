@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from mmtune.build_data import Reader, build_reader, vision_options
-from mmtune.build_stack import initial_parts, stack_of, with_own_stack
+from mmtune.build_stack import initial_parts, with_own_stack
+from mmtune.build_trained import assemble, trained_llm
 from mmtune.cache import cache_folder
 from mmtune.conversation import IGNORE_INDEX, Conversation, Sample
 from mmtune.data.dataset import SampleDataset
@@ -21,12 +22,8 @@ from mmtune.data.images import ImageTransform
 from mmtune.data.template import ChatTemplate
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.hashing import sampled_hash, value_hash
-from mmtune.models.adapters import attach_adapter, attach_vision_adapter
 from mmtune.models.language import llm_folder, load_llm
 from mmtune.models.precision import choose_dtype, compute_dtype, computing_in
-from mmtune.models.projector import Projector
-from mmtune.models.stacking import stack_adapters
-from mmtune.models.tuning import set_trained
 from mmtune.models.vision import load_vision, vision_path
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.warm_start import fit_to_words
@@ -112,24 +109,12 @@ def build_parts(config: ModelConfig, device: torch.device, reader: Reader | None
         hub=config.hub,
         attn_implementation=config.llm.attn_implementation,
     )
-    if config.adapter is not None:
-        llm = attach_adapter(llm, config.adapter)
-        if config.stack_on:
-            stack_adapters(llm, stack_of(config))
-    else:
-        set_trained(llm, config.llm.tune, "model.llm.tune")
-    vision = projector = None
-    if config.vision is not None and config.projector is not None:
+    llm, vision = trained_llm(config, llm), None
+    if config.vision is not None:
         source, name = config.vision.source, config.vision.name
         vision = load_vision(source, name, dtype, vision_options(config.vision), config.hub)
-        set_trained(vision.requires_grad_(False), config.vision.tune, "model.vision.tune")
-        if config.vision.adapter is not None:
-            attach_vision_adapter(vision, config.vision.adapter)
-        vision.to(device)
-        width = llm.get_input_embeddings().weight.shape[1]
-        projector = Projector(config.projector.kind, vision.hidden_size, width, config.projector.standardize)
-        projector.to(device).requires_grad_(config.projector.tune == "full")
-    return Parts(VisionLanguageModel(llm, vision, projector), reader.tokenizer, reader.template, reader.transform)
+    model = assemble(config, llm, vision, device)
+    return Parts(model, reader.tokenizer, reader.template, reader.transform)
 
 
 def calibrate_projector(config: ModelConfig, parts: Parts, dataset: SampleDataset | None) -> None:

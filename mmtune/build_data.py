@@ -24,6 +24,7 @@ from mmtune.errors import ConfigError, DataError
 from mmtune.models.language import load_tokenizer
 from mmtune.models.vision import vision_outline
 from mmtune.schema import Config, DataConfig, DataSource, ModelConfig, VisionConfig
+from mmtune.schema_train import batch_size_of
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -125,7 +126,7 @@ def build_stream(config: Config, reader: Reader, first_step: int, problems_path:
             raise ConfigError(f"data.train[{number}].path", message)
         sources.append(StreamSource(source, _image_folder(given, source)))
     train = config.train
-    samples_per_step = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    samples_per_step = batch_size_of(config) * train.gradient_accumulation_steps
     stream = StreamDataset(
         sources,
         build_encoder(config.data, reader),

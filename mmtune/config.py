@@ -16,7 +16,7 @@ from mmtune.other_words import OTHER_WORDS, WORDS_WITHOUT_KEY
 from mmtune.schema import VERB_DEFAULTS, Config, wrong_values
 from mmtune.schema_evaluation import wrong_evaluation
 from mmtune.schema_stream import wrong_streams
-from mmtune.schema_train import wrong_training
+from mmtune.schema_train import set_accumulation, wrong_training
 
 
 def load_config(path: Path | str, overrides: list[str] | None = None, verb: str = "finetune") -> Config:
@@ -63,6 +63,7 @@ def config_from_values(given: dict[str, Any], place: str, verb: str = "finetune"
         raise ConfigError(place, f"'{missing[0]}' is not set. Set it in the file or as {missing[0]}=VALUE.")
     assert isinstance(config, Config)
     _check_values(config, verb, place)
+    set_accumulation(config)
     return config
 
 
@@ -201,6 +202,8 @@ def _defaults_for(verb: str, given: dict[str, Any]) -> dict[str, Any]:
 
     defaults = copy.deepcopy(VERB_DEFAULTS[verb])
     model = given.get("model") or {}
+    if (given.get("train") or {}).get("global_batch_size") is not None:
+        defaults.get("train", {}).pop("gradient_accumulation_steps", None)  # it follows from the global batch
     adapter = model.get("adapter", {})
     if (
         not isinstance(adapter, dict)

@@ -113,8 +113,9 @@ class TrainConfig:
     """The training run, in the words of Hugging Face's TrainingArguments."""
 
     output_dir: str = MISSING
-    per_device_train_batch_size: int = 16
+    per_device_train_batch_size: int | Literal["auto"] = 16  # auto: the largest that divides global_batch_size and fits
     gradient_accumulation_steps: int = 1
+    global_batch_size: int | None = None  # samples of an optimizer step: the accumulation follows from it
     num_train_epochs: float = 1.0
     max_steps: int = -1  # > 0: overrides num_train_epochs
     learning_rate: float = 2e-4
@@ -204,6 +205,7 @@ VERB_DEFAULTS: dict[str, dict[str, Any]] = {
 ABOVE_0 = (
     "train.per_device_train_batch_size",
     "train.gradient_accumulation_steps",
+    "train.global_batch_size",
     "train.num_train_epochs",
     "train.learning_rate",
     "train.logging_steps",
@@ -244,7 +246,7 @@ def _numbers(config: Config, keys: tuple[str, ...]) -> Iterator[tuple[str, float
         value = values[section]
         for name in names:
             value = value and value[name]
-        if value is not None:
+        if value is not None and value != "auto":
             yield key, value
 
 

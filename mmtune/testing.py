@@ -22,6 +22,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from mmtune.models.known_shapes import INTERNLM2_SHAPE
+
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
 
 
@@ -94,27 +96,6 @@ def write_tiny_clip(folder: Path | str, seed: int = 0, **changes: Any) -> Path:
         CLIPVisionModel(CLIPVisionConfig(**(settings | changes))).save_pretrained(folder)
     return folder
 
-
-INTERNLM2_SHAPE = {
-    "vocab_size": 92544,
-    "hidden_size": 2048,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 32768,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 1000000,
-    "rope_scaling": {"type": "dynamic", "factor": 2.0},
-    "hidden_act": "silu",
-    "initializer_range": 0.02,
-    "bias": False,
-    "tie_word_embeddings": False,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 2,
-}
-"""What `config.json` of InternLM2-chat-1.8B says of its shape."""
 
 TINY_INTERNLM2_SHAPE = INTERNLM2_SHAPE | {
     "vocab_size": 512,

@@ -1,6 +1,6 @@
 """Tiny vision towers with random weights, beside the CLIP tower of `testing.py`: 32 pixels, 4 x 4 patches.
 
-And the shape of the real CLIP tower.
+`CLIP_L_336_SHAPE` is the shape of the real CLIP tower.
 """
 
 from pathlib import Path
@@ -19,17 +19,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
-CLIP_L_336_SHAPE: dict[str, Any] = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
-    "hidden_act": "quick_gelu",
-    "projection_dim": 768,
-}
-"""The shape of CLIP ViT-L/14-336's vision tower."""
+from mmtune.models.known_shapes import CLIP_L_336_SHAPE as CLIP_L_336_SHAPE
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 16,

@@ -19,6 +19,7 @@ from mmtune.config import to_values
 from mmtune.errors import ConfigError
 from mmtune.run_folder import library_versions
 from mmtune.schema import Config, DataSource
+from mmtune.schema_train import batch_size_of, with_whole_batches
 from mmtune.training.callbacks import LOG_FILE, read_log
 from mmtune.training.run import train
 
@@ -94,12 +95,12 @@ def _shorten(config: Config, folder: Path, num_steps: int) -> None:
 
 def _num_samples(config: Config, reader: Reader) -> int:
     """As many as the steps need, in whole batches, up to `MAX_SAMPLES`: more steps begin another epoch."""
-    train, data = config.train, config.data
+    train, data, size = config.train, config.data, batch_size_of(with_whole_batches(config))
     if data.pack_to_max_length or data.max_tokens_per_batch:
-        tokens = data.max_tokens_per_batch or data.max_length * train.per_device_train_batch_size
+        tokens = data.max_tokens_per_batch or data.max_length * size
         per_batch = math.ceil(tokens / max(reader.num_image_tokens, 64)) + 1
     else:
-        per_batch = train.per_device_train_batch_size
+        per_batch = size
     per_step = per_batch * train.gradient_accumulation_steps
     return per_step * max(1, min(train.max_steps, MAX_SAMPLES // per_step))
 

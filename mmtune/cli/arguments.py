@@ -37,3 +37,11 @@ def _at_least(text: str, lowest: int) -> int:
     if value < lowest:
         raise argparse.ArgumentTypeError(f"must be a whole number, {lowest} or more (got {text})")
     return value
+
+
+def gib(text: str) -> float:
+    """Read a size in GiB, above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of GiB above 0 (got {text})")
+    return value

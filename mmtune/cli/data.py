@@ -101,6 +101,7 @@ def _stats(args: argparse.Namespace, config: Any, reader: Any) -> int:
     from mmtune.build_data import build_dataset, packed, require_good
     from mmtune.evaluate.data_report import data_stats, plot_lengths, stats_lines
     from mmtune.progress import Bars
+    from mmtune.schema_train import with_whole_batches
     from mmtune.training.held_out import share_held_out
     from mmtune.training.steps import num_batches_per_epoch, num_optimizer_steps
 
@@ -110,7 +111,7 @@ def _stats(args: argparse.Namespace, config: Any, reader: Any) -> int:
     require_good(config.data, dataset, report, "")
     if config.data.validation_fraction is not None:
         dataset = share_held_out(config, dataset)[0]
-    rows = packed(config, dataset)
+    rows, config = packed(config, dataset), with_whole_batches(config)
     num_batches = num_batches_per_epoch(config, rows)
     figures = data_stats(config, dataset, rows, report, num_batches, num_optimizer_steps(config, num_batches))
     if args.png is not None:

@@ -49,6 +49,23 @@ def hub_folder(name: str, hub: str, place: str) -> Path:
         raise ModelError(place, message) from None
 
 
+def cached_folder(name: str, hub: str) -> Path | None:
+    """Return the folder of a hub model in the client's cache, or None; nothing is downloaded.
+
+    Args:
+        name: `owner/model`.
+        hub: one of `HUBS`.
+    """
+    if hub == "modelscope":
+        folder = Path(_cache_of(hub))
+        places = (folder / "models" / name, folder / "hub" / "models" / name, folder / name)
+        return next((place for place in places if (place / "config.json").is_file()), None)
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
+
+
 def _from_huggingface(name: str) -> str:
     from huggingface_hub import snapshot_download
 

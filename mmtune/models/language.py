@@ -116,7 +116,7 @@ def load_llm(
     if quantizing is not None:
         keep_4bit_weights(llm)
     if attn_implementation != "auto":
-        _set_attention(llm, attn_implementation)
+        set_attention(llm, attn_implementation)
     return llm.requires_grad_(False)
 
 
@@ -132,7 +132,12 @@ def _load_with_transformers(folder: Path, dtype: torch.dtype, device: torch.devi
     return llm if quantizing is not None else llm.to(device)
 
 
-def _set_attention(llm: PreTrainedModel, name: str) -> None:
+def set_attention(llm: PreTrainedModel, name: str) -> None:
+    """Let a model attend by the implementation of a name that transformers knows.
+
+    Raises:
+        ConfigError: there is none of this name, or not for this model.
+    """
     place = "model.llm.attn_implementation"
     try:
         llm.set_attn_implementation(name)

@@ -4,6 +4,7 @@ A CLIP tower of standard blocks becomes a `ClipEncoder`; other ViTs run as they 
 """
 
 import importlib.util
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,38 @@ def open_clip_vit(
     if shape is None:
         return OpenClipEncoder(visual.to(dtype).eval(), feature_layer, preprocessing)
     return ClipEncoder(clip_tower(visual.to(dtype).state_dict(), shape), feature_layer, preprocessing)
+
+
+def open_clip_outline(name: str, feature_layer: int) -> VisionEncoder:
+    """Return the encoder that `open_clip_vit` loads, on the meta device, without looking at its weights.
+
+    Args:
+        name: of an architecture, or a folder with `open_clip_config.json`.
+        feature_layer: see `OpenClipEncoder`.
+
+    Raises:
+        ModelError: there is no such architecture, or its image side is no ViT.
+    """
+    import open_clip as library
+
+    folder = Path(name).expanduser()
+    model_name = f"local-dir:{folder}" if folder.is_dir() else name.replace("/", "-")
+    if not folder.is_dir() and library.get_model_config(model_name) is None:
+        raise ModelError(
+            PLACE, f"open_clip has no model '{name}'.{nearest(name, library.list_models())} Mend the name."
+        )
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)  # it warns that weights are random
+    try:
+        visual = library.create_model(model_name, device="meta", load_weights=False).visual
+    finally:
+        logging.root.setLevel(level)
+    preprocessing = _preprocessing(visual.preprocess_cfg)
+    shape = _clip_shape(visual)
+    if shape is None:
+        return OpenClipEncoder(visual, feature_layer, preprocessing)
+    with torch.device("meta"):
+        return ClipEncoder(clip_tower(visual.state_dict(), shape), feature_layer, preprocessing)
 
 
 def open_clip_path(name: str, pretrained: str | None, hub: str) -> Path | None:

@@ -44,6 +44,20 @@ def save_weights(model: VisionLanguageModel, folder: Path) -> None:
         write_tensors(folder / f"{name}.safetensors", _trained(part))
 
 
+def saved_bytes(model: VisionLanguageModel) -> int:
+    """Return the bytes of the weights that `save_weights` writes: what trains, the projector, adapters below the own.
+
+    An adapter that starts from the weights is written twice: as it is, and as it started.
+    """
+    trained = [value for value in model.parameters() if value.requires_grad]
+    kept = [] if model.projector is None else list(model.projector.parameters())
+    kept += [value for name, value in model.llm.named_parameters() if ".lora_" in name]
+    size = sum(value.nbytes for value in {id(value): value for value in (*trained, *kept)}.values())
+    if starts_from_weights(model.llm):
+        size += sum(value.nbytes for value in model.llm.parameters() if value.requires_grad)
+    return size
+
+
 def _save_adapter(wrapped: PeftModel, folder: Path) -> None:
     with whole_ranks(wrapped):
         wrapped.save_pretrained(str(folder), save_embedding_layers=False, selected_adapters=[TRAINED])

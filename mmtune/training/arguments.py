@@ -53,10 +53,12 @@ def training_arguments(
     require_trackers(config.report_to)
     optim, metric = optimizer_name(config.optim), criterion(config)
     require_schedule(config.lr_scheduler_type, config.lr_scheduler_kwargs)
+    size = config.per_device_train_batch_size
+    size = 1 if size == "auto" else size  # before it is chosen, when the other values are tried alone
     try:
         arguments = PlacedTrainingArguments(
             output_dir=config.output_dir,
-            per_device_train_batch_size=config.per_device_train_batch_size,
+            per_device_train_batch_size=size,
             gradient_accumulation_steps=config.gradient_accumulation_steps,
             num_train_epochs=config.num_train_epochs,
             max_steps=config.max_steps,
@@ -78,7 +80,7 @@ def training_arguments(
             save_steps=max(config.save_steps, 1),
             eval_strategy="steps" if has_evaluation else "no",
             eval_steps=steps_between_evaluations(config) or NEVER,
-            per_device_eval_batch_size=config.per_device_eval_batch_size or config.per_device_train_batch_size,
+            per_device_eval_batch_size=config.per_device_eval_batch_size or size,
             metric_for_best_model=metric and f"eval_{metric.removeprefix('eval_')}",
             greater_is_better=is_greater_better(config),
             bf16=dtype == torch.bfloat16,

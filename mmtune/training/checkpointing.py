@@ -15,6 +15,8 @@ from mmtune.models.loss import MAX_LOGITS
 from mmtune.models.precision import compute_dtype
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.schema import Config
+from mmtune.schema_train import batch_size_of
+from mmtune.training.optimizer_bytes import optimizer_bytes
 from mmtune.training.optimizers import optimizer_name
 from mmtune.training.steps import batch_sampler
 
@@ -24,9 +26,6 @@ MARGIN = 0.1
 
 MAX_EPOCHS = 3
 """Epochs whose batches are looked through for the largest one; they differ in their order alone."""
-
-STATE_BYTES = (("lion_8bit", 1), ("8bit", 2), ("lion_32bit", 4), ("adafactor", 0), ("sgd", 0), ("_32bit", 8))
-"""Part of an optimizer's name -> bytes of its state a trained weight. Others keep two numbers in the weight's dtype."""
 
 
 @dataclass(frozen=True)
@@ -137,23 +136,21 @@ def memory_need(config: Config, model: VisionLanguageModel, batch: LargestBatch)
     )
 
 
-def state_bytes(config: Config, model: VisionLanguageModel) -> float:
+def state_bytes(config: Config, model: VisionLanguageModel) -> int:
     """Return the bytes of the gradients and of the optimizer's states of all that trains."""
-    return sum(value.nbytes for value in model.parameters() if value.requires_grad) + optimizer_bytes(config, model)
+    return sum(value.nbytes for value in model.parameters() if value.requires_grad) + states_of(config, model)
 
 
-def optimizer_bytes(config: Config, model: VisionLanguageModel) -> float:
+def states_of(config: Config, model: VisionLanguageModel) -> int:
     """Return the bytes of the optimizer's states of all that trains."""
-    name = optimizer_name(config.train.optim)
-    per_weight = next((size for part, size in STATE_BYTES if part in name), None)
     trained = [value for value in model.parameters() if value.requires_grad]
-    return sum(2 * value.nbytes if per_weight is None else per_weight * value.numel() for value in trained)
+    return optimizer_bytes(optimizer_name(config.train.optim), trained, config.train.optim_args)
 
 
 def largest_batch(config: Config, rows: SampleDataset | PackedDataset | StreamDataset) -> LargestBatch:
     """Return the batch of a run that takes most memory; of a stream, a full one of the longest samples."""
     if isinstance(rows, StreamDataset):
-        size = config.train.per_device_train_batch_size
+        size = batch_size_of(config)
         return LargestBatch((config.data.max_length,) * size, size if config.model.vision else 0)
     sampler, lengths, num_images = batch_sampler(config, rows), rows.lengths, rows.num_images
     found = LargestBatch((), 0)

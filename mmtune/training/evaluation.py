@@ -11,6 +11,7 @@ from mmtune.conversation import IGNORE_INDEX
 from mmtune.models.scoring import score_answers
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.schema import Config
+from mmtune.schema_train import batch_size_of
 from mmtune.training.held_out import HeldOut
 from mmtune.training.rows import Collator
 
@@ -28,8 +29,8 @@ class Evaluation:
 
     def __init__(self, config: Config, held_out: HeldOut, collator: Collator):
         self.config, self.held_out, self.collator = config, held_out, collator
-        train, data = config.train, config.data
-        size = train.per_device_eval_batch_size or train.per_device_train_batch_size
+        data = config.data
+        size = config.train.per_device_eval_batch_size or batch_size_of(config)
         budget = data.max_tokens_per_batch
         if data.pack_to_max_length and budget is None:
             budget = size * data.max_length  # as many tokens as a batch of packs

@@ -66,8 +66,8 @@ EXTENDING = ("train.num_train_epochs", "train.max_steps")
 ELSEWHERE = ("model.llm.name_or_path", "model.vision.name", "model.vision.pretrained", "model.hub")
 """Keys of files that may have moved: their content is compared."""
 
-SPLIT = ("train.per_device_train_batch_size", "train.gradient_accumulation_steps")
-"""Keys whose product is what a step trains on."""
+SPLIT = ("train.per_device_train_batch_size", "train.gradient_accumulation_steps", "train.global_batch_size")
+"""Keys that say what a step trains on: the product of the first two, or the third."""
 
 
 OF_THE_MIX = ("limit", "repeat", "weight", "stream")
@@ -201,8 +201,9 @@ def is_allowed(key: str, differences: dict[str, tuple[Any, Any]], config: Config
     if key in SPLIT:
         is_ordered_by_batch = config.data.group_by_length or config.data.max_tokens_per_batch is not None
         now = vars(config.train)
-        sizes = [differences.get(f"train.{name}", (now[name], now[name])) for name in map(_last, SPLIT)]
-        return sizes[0][0] * sizes[1][0] == sizes[0][1] * sizes[1][1] and not is_ordered_by_batch
+        sizes = [differences.get(key, (now[_last(key)],) * 2) for key in SPLIT]
+        before, after = (_global_batch(*split) for split in zip(*sizes, strict=True))
+        return before == after and not is_ordered_by_batch
     source = re.fullmatch(r"data\.train\[\d+\]\.(\w+).*", key)
     if source is not None:  # what its records are is compared by their content
         return source[1] not in OF_THE_MIX or differences[key][0] is None
@@ -212,6 +213,10 @@ def is_allowed(key: str, differences: dict[str, tuple[Any, Any]], config: Config
 def changes_nothing(key: str) -> bool:
     """Whether a key has no say in the weights of a run."""
     return key in FREE or key == "sample" or key.startswith("sample.")
+
+
+def _global_batch(size: int | str, steps: int, whole: int | None) -> int:
+    return whole if whole is not None else int(size) * steps
 
 
 def extends(differences: dict[str, tuple[Any, Any]]) -> bool:

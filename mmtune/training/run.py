@@ -17,6 +17,7 @@ from mmtune.schema_evaluation import evaluates
 from mmtune.training.alarms import Alarms
 from mmtune.training.arguments import training_arguments
 from mmtune.training.callbacks import RunLog
+from mmtune.training.checkpointing import states_of
 from mmtune.training.checkpoints import CheckpointWriter
 from mmtune.training.data import load_data
 from mmtune.training.disk import try_to_save
@@ -29,6 +30,7 @@ from mmtune.training.output_folder import clear_folder, is_done, make_folder
 from mmtune.training.progress_bar import ProgressBar
 from mmtune.training.resume import ResumePoint, num_processes, point_to_resume
 from mmtune.training.run_lock import run_lock
+from mmtune.training.run_plan import plan_of_run, with_settled_split, write_plan
 from mmtune.training.samples import require_samples, sample_callbacks
 from mmtune.training.start_table import start_table
 from mmtune.training.steps import num_saves, total_steps
@@ -72,6 +74,7 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
     training_arguments(config.train, device, dtype, has_evaluation=evaluates(config))
     require_samples(config)
     reader = build_reader(config.model)
+    given, config = config, with_settled_split(config, reader, checkpoint)
     data = load_data(config, reader, folder, first_step)
     if point is not None:
         point.check_data(data.samples)
@@ -82,7 +85,8 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
     parts, models = ready.parts, base_models(config.model)
 
     def write_run(target: Path) -> None:
-        write_settings(target, config, verb, models, data.facts())
+        write_settings(target, given, verb, models, data.facts())
+        write_plan(target, config, plan)
         save_weights(parts.model, target)
         parts.save_readers(target)
 
@@ -100,9 +104,9 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
         parts.model, config, data.rows, ready.collator, write_run, meter, writer, callbacks, evaluation
     )
     log.info("%s", start_table(config, parts.model))
-    try_to_save(
-        writer, write_run, trainer.optimizer_bytes, num_saves(config, first_step, total_steps(config, data.rows))
-    )
+    plan = plan_of_run(config, parts.model, data.rows, ready.collator)
+    saves = num_saves(config, first_step, total_steps(config, data.rows))
+    try_to_save(writer, write_run, states_of(config, parts.model), saves)
     try:
         _fit(trainer, writer, checkpoint)
     finally:

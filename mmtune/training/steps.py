@@ -7,6 +7,7 @@ from mmtune.data.batches import BatchSampler
 from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.stream import StreamDataset
 from mmtune.schema import Config
+from mmtune.schema_train import batch_size_of
 
 log = logging.getLogger(__name__)
 FEW_STEPS = 20
@@ -18,7 +19,7 @@ def batch_sampler(config: Config, rows: SampleDataset | PackedDataset) -> BatchS
         rows.lengths,
         rows.num_images > 0,
         config.train.seed,
-        batch_size=config.train.per_device_train_batch_size,
+        batch_size=batch_size_of(config),
         max_tokens=config.data.max_tokens_per_batch,
         group_by_length=config.data.group_by_length,
         batches_per_step=config.train.gradient_accumulation_steps,

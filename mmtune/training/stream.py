@@ -15,6 +15,7 @@ from mmtune.build_data import Reader, build_stream
 from mmtune.data.stream import StreamCounts, StreamDataset
 from mmtune.errors import ConfigError
 from mmtune.schema import Config
+from mmtune.schema_train import batch_size_of
 from mmtune.training.interruption import leave_signals_to_the_run
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def stream_loader(
     workers = args.dataloader_num_workers
     return StreamLoader(
         _Feed(stream),
-        batch_size=config.train.per_device_train_batch_size,
+        batch_size=batch_size_of(config),
         collate_fn=partial(_collate_fed, collate),
         num_workers=workers,
         prefetch_factor=config.train.dataloader_prefetch_factor if workers else None,

@@ -25,7 +25,7 @@ from mmtune.schema_evaluation import TRAINING_METRICS, criterion, evaluates
 from mmtune.training.arguments import training_arguments
 from mmtune.training.best import best_callbacks, best_checkpoint, best_values, write_best
 from mmtune.training.callbacks import shorten_history
-from mmtune.training.checkpointing import checkpointed_share, optimizer_bytes
+from mmtune.training.checkpointing import checkpointed_share
 from mmtune.training.checkpoints import CheckpointWriter
 from mmtune.training.evaluation import Evaluation, training_means
 from mmtune.training.faults import FiniteSteps
@@ -169,11 +169,6 @@ class RunTrainer(Trainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         self.finite.norm = super()._get_grad_norm(model, grad_norm)
         return self.finite.norm
-
-    @property
-    def optimizer_bytes(self) -> float:
-        """Bytes of the optimizer's states, which come with the first step."""
-        return optimizer_bytes(self.run_config, self.vlm)
 
     def out_of_memory(self) -> str:
         """Say which batch did not fit and what to change."""

@@ -14,6 +14,7 @@ VERBS = [
         "pretrain",
         "finetune",
         "sft",
+        "plan",
         "run",
         "chat",
         "compare",

@@ -18,6 +18,7 @@ from mmtune.errors import ConfigError, ModelError
 from mmtune.models.adapters import attach_vision_adapter
 from mmtune.models.openclip import OpenClipEncoder, _clip_shape
 from mmtune.models.openclip_weights import clip_tower
+from mmtune.models.outline import vision_shape
 from mmtune.models.vision import load_vision, vision_path
 from mmtune.models.vision_towers import CLIP_MEAN, CLIP_STD, ClipEncoder
 
@@ -98,6 +99,17 @@ def test_other_vits_run_as_they_are_up_to_the_block(weights, name, size, num_blo
     assert encoder.preprocessing["image_size"] == size
     encoder.requires_grad_(True)(images).pow(2).sum().backward()
     assert [name for name, value in encoder.named_parameters() if value.grad is None] == []
+
+
+@pytest.mark.parametrize("name", [*ACTS, "tiny-scaled", "tiny-timm"])
+def test_a_plan_has_the_shapes_without_the_weights(weights, name):
+    real = load(name, weights[name])
+    planned, source = vision_shape("open_clip", name, torch.float32, {"pretrained": "openai"})
+    assert source == "open_clip"
+    assert (planned.num_tokens, planned.hidden_size) == (real.num_tokens, real.hidden_size)
+    shapes = [{key: value.shape for key, value in encoder.named_parameters()} for encoder in (planned, real)]
+    assert shapes[0] == shapes[1]
+    assert all(value.device.type == "meta" for value in planned.parameters())
 
 
 def test_an_adapter_goes_on_towers_whose_layers_are_apart(weights):

@@ -1,0 +1,200 @@
+"""`mmtune plan`: a config's memory, steps, disk and, where the model is tried, time, and what to change."""
+
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mmtune.data.dataset import PackedDataset
+from mmtune.errors import ConfigError
+from mmtune.models.weights import saved_bytes
+from mmtune.schema import Config
+from mmtune.training.batch_size import is_auto, with_largest_batch
+from mmtune.training.checkpointing import free_memory
+from mmtune.training.plan import CPU_PROCESS, CUDA_CONTEXT, GIB, Plan, Target
+from mmtune.training.plan_advice import Advice, advise, floor_reason
+from mmtune.training.plan_model import Rows, data_is_here, plan_for, planned_model, planned_rows
+from mmtune.training.plan_table import batch_line, checkpointing_line, plan_table, plan_values, split_values, verdict
+from mmtune.training.probe import Probe, probe
+from mmtune.training.start_table import WIDTH
+from mmtune.training.steps import FEW_STEPS, num_batches_per_epoch, num_optimizer_steps
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that `mmtune plan` says.
+
+    Attributes:
+        config: with its batch size as a number.
+        plan: of its memory.
+        sources: where the shapes of the models are from.
+        rows: its data; None where it was not read.
+        num_steps: optimizer steps; None where they are not known.
+        checkpoint_bytes: that a checkpoint takes on disk.
+        reason: why no batch size helps, where none does.
+        advice: what to change.
+        probe: what was measured, where that was asked for.
+    """
+
+    config: Config
+    plan: Plan
+    sources: tuple[str, ...]
+    rows: Rows | None
+    num_steps: int | None
+    checkpoint_bytes: int
+    reason: str | None
+    advice: list[Advice]
+    probe: Probe | None
+
+    def values(self) -> dict[str, Any]:
+        """Return everything as plain values for JSON."""
+        return plan_values(self.plan) | {
+            "shapes": list(self.sources),
+            "split": split_values(self.config),
+            "data_is_read": self.rows is not None,
+            "optimizer_steps": self.num_steps,
+            "checkpoint_bytes": self.checkpoint_bytes,
+            "reason": self.reason,
+            "changes": [
+                {"set": step.change.words, "saved_bytes": step.saved, "total_bytes": step.total} for step in self.advice
+            ],
+            "probe": None if self.probe is None else vars(self.probe) | {"run_seconds": run_seconds(self)},
+        }
+
+
+def choose_target(config: Config, gpu_memory: float | None) -> Target:
+    """Return where a run is planned for: a card of a given size, the device that is here, or a card of any size."""
+    if gpu_memory is not None:
+        if config.train.device == "cpu":
+            raise ConfigError("--gpu-memory", "train.device is cpu. Leave one of the two out.")
+        return Target("cuda", f"a card of {gpu_memory:g} GiB", round(gpu_memory * GIB))
+    if config.train.device == "cpu":
+        return Target("cpu", "this machine", free_memory(torch.device("cpu")) + CPU_PROCESS)
+    if torch.cuda.is_available():
+        device = torch.device("cuda")
+        return Target("cuda", torch.cuda.get_device_name(device), free_memory(device) + CUDA_CONTEXT)
+    return Target("cuda", "a CUDA card")
+
+
+def plan_run(config: Config, *, gpu_memory: float | None, reads_data: bool, probes: bool) -> Report:
+    """Plan a run.
+
+    Args:
+        config: of the run.
+        gpu_memory: GiB of the card; None takes the device that is here.
+        reads_data: prepare the data, where it is here, for its longest batch and its steps.
+        probes: load the model and run the longest batch.
+
+    Raises:
+        MMTuneError: the shape of a model is not to be found, or the config does not fit it.
+    """
+    target = choose_target(config, gpu_memory)
+    planned = planned_model(config, target.kind)
+    rows = planned_rows(config) if reads_data and data_is_here(config) else None
+    if is_auto(config):
+        config = with_largest_batch(config, planned, target, rows)
+    plan = plan_for(config, planned, target, rows)
+    return Report(
+        config=config,
+        plan=plan,
+        sources=planned.sources,
+        rows=rows,
+        num_steps=_num_steps(config, rows),
+        checkpoint_bytes=saved_bytes(planned.model) + sum(part.optimizer for part in plan.parts),
+        reason=floor_reason(plan) if plan.fits is False else None,
+        advice=advise(config, plan, planned, rows) if plan.fits is False else [],
+        probe=probe(config, plan) if probes else None,
+    )
+
+
+def _num_steps(config: Config, rows: Rows | None) -> int | None:
+    if rows is None:
+        return config.train.max_steps if config.train.max_steps > 0 else None
+    return num_optimizer_steps(config, num_batches_per_epoch(config, rows))
+
+
+def report_lines(report: Report) -> list[str]:
+    """Return the report as lines of text."""
+    plan, train = report.plan, report.config.train
+    size, steps = train.per_device_train_batch_size, train.gradient_accumulation_steps
+    lines = [f"plan for {plan.target.name}; shapes of {', '.join(report.sources)}"]
+    lines += ["", plan_table(plan), "", verdict(plan) + _estimated(plan)]
+    lines += [f"because {report.reason}"] if report.reason else []
+    lines += _advice_lines(report)
+    lines += ["", batch_line(plan, report.rows is not None), checkpointing_line(plan)]
+    lines.append(f"an optimizer step: {size} x accumulation {steps} = {size * steps} rows")
+    lines += [*_steps_lines(report), _disk_line(report), _time_line(report)]
+    return [part for line in lines for part in _wrapped(line)]
+
+
+def _wrapped(line: str) -> list[str]:
+    """Break a sentence into lines; tables, paths and what is typed stay as they are."""
+    if "\n" in line or line.startswith(" "):
+        return [line]
+    options = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
+    return textwrap.wrap(line, WIDTH, **options) or [""]  # type: ignore[arg-type]
+
+
+def _estimated(plan: Plan) -> str:
+    return " (estimated: not yet compared with a GPU)" if plan.target.kind == "cuda" else " (estimated)"
+
+
+def _advice_lines(report: Report) -> list[str]:
+    if report.plan.fits is not False:
+        return []
+    if not report.advice:
+        return ["nothing that mmtune knows makes it fit: take a smaller model or a larger card"]
+    lines = ["", "to change, each with those above it:"]
+    for step in report.advice:
+        lines.append(f"  {step.change.words}")
+        lines.append(f"      saves {step.saved / GIB:.2f} GiB, needs {step.total / GIB:.2f} ({step.change.price})")
+    if step.total > (report.plan.target.memory or 0):
+        lines.append("that is not enough: take a smaller model or a larger card")
+    return lines
+
+
+def _steps_lines(report: Report) -> list[str]:
+    if report.num_steps is None:
+        return ["optimizer steps: not known without the data"]
+    lines = [f"optimizer steps: {report.num_steps:,}"]
+    if report.num_steps < FEW_STEPS and report.config.train.max_steps < 0:
+        lines.append("few steps teach little: raise train.num_train_epochs or lower the accumulation")
+    return lines
+
+
+def _disk_line(report: Report) -> str:
+    size, train = report.checkpoint_bytes / GIB, report.config.train
+    if not train.save_steps:
+        return f"disk: {size:.2f} GiB, once at the end"
+    kept = train.save_total_limit
+    number = "every one is kept" if kept is None else f"{kept} kept and the end: {(kept + 1) * size:.2f} GiB"
+    return f"disk: {size:.2f} GiB a checkpoint, {number}"
+
+
+def _time_line(report: Report) -> str:
+    if report.probe is None:
+        return "time: not known; --probe runs the longest batch here"
+    seconds = run_seconds(report)
+    said = f"{report.probe.seconds:.2f} s for the longest batch on {report.probe.device}"
+    return f"time: {said}" + ("" if seconds is None else f", about {_duration(seconds)} in all by its tokens")
+
+
+def run_seconds(report: Report) -> float | None:
+    """Return how long the run takes by the time of its longest batch; None where its steps are not known."""
+    found, rows, train = report.probe, report.rows, report.config.train
+    if found is None:
+        return None
+    if rows is not None and train.max_steps < 0:
+        samples = rows.samples if isinstance(rows, PackedDataset) else rows
+        return found.run_seconds(float(samples.lengths.sum()) * train.num_train_epochs)
+    if report.num_steps is None:
+        return None
+    return found.seconds * train.gradient_accumulation_steps * report.num_steps
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
