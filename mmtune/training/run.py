@@ -4,9 +4,9 @@ import logging
 import time
 from pathlib import Path
 
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
-from mmtune.build import base_models, choose_device
+from mmtune.build import Parts, base_models, choose_device
 from mmtune.build_data import build_reader
 from mmtune.logs import TextLog
 from mmtune.models.precision import choose_dtype
@@ -24,9 +24,11 @@ from mmtune.training.disk import try_to_save
 from mmtune.training.evaluation import Evaluation
 from mmtune.training.faults import faults_named
 from mmtune.training.interruption import Interruption
+from mmtune.training.memory_fault import memory_fault
 from mmtune.training.meter import StepMeter
 from mmtune.training.model import model_to_train
 from mmtune.training.output_folder import clear_folder, is_done, make_folder
+from mmtune.training.plan import Plan
 from mmtune.training.progress_bar import ProgressBar
 from mmtune.training.resume import ResumePoint, num_processes, point_to_resume
 from mmtune.training.run_lock import run_lock
@@ -91,13 +93,8 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
         parts.save_readers(target)
 
     meter = StepMeter(parts.model, parts.transform.image_size if parts.transform else None)
-    trackers = tracker_callbacks(config, folder, first_step)
-    run_log = RunLog(folder, meter, first_step, verb)
+    run_log, bar, callbacks = _watchers(config, verb, parts, meter, first_step)
     text_log.open()
-    bar = ProgressBar(verb, meter)
-    callbacks = [*trackers, *sample_callbacks(config, parts, meter, first_step), run_log, bar]
-    if config.train.alarms != "none":
-        callbacks.append(Alarms(config, verb, parts.model, meter, run_log))
     writer = CheckpointWriter(folder, config.train.save_total_limit, num_processes())
     evaluation = Evaluation(config, data.held_out, ready.collator) if data.held_out is not None else None
     trainer = RunTrainer(
@@ -108,7 +105,7 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
     saves = num_saves(config, first_step, total_steps(config, data.rows))
     try_to_save(writer, write_run, states_of(config, parts.model), saves)
     try:
-        _fit(trainer, writer, checkpoint)
+        _fit(trainer, checkpoint, plan)
     finally:
         bar.close()
         run_log.close()
@@ -122,12 +119,29 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
     log.info("%d steps in %.0f s; the run is in %s", trainer.state.global_step, seconds, folder)
 
 
-def _fit(trainer: RunTrainer, writer: CheckpointWriter, checkpoint: Path | None) -> None:
+def _watchers(
+    config: Config, verb: str, parts: Parts, meter: StepMeter, first_step: int
+) -> tuple[RunLog, ProgressBar, list[TrainerCallback]]:
+    """Return the log, the progress line, and all that watches a run, these two included."""
+    folder = Path(config.train.output_dir)
+    trackers = tracker_callbacks(config, folder, first_step)
+    run_log, bar = RunLog(folder, meter, first_step, verb), ProgressBar(verb, meter)
+    callbacks = [*trackers, *sample_callbacks(config, parts, meter, first_step), run_log, bar]
+    if config.train.alarms != "none":
+        callbacks.append(Alarms(config, verb, parts.model, meter, run_log))
+    return run_log, bar, callbacks
+
+
+def _fit(trainer: RunTrainer, checkpoint: Path | None, plan: Plan | None) -> None:
     """Train to the end, or until a signal or a fault says otherwise."""
-    interruption = Interruption()
+    writer, interruption = trainer.writer, Interruption()
     trainer.add_callback(interruption)
-    workers = trainer.args.dataloader_num_workers
-    with interruption, writer.errors_named(), faults_named(writer, workers, trainer.out_of_memory):
+
+    def out_of_memory() -> str:
+        step, batch = trainer.state.global_step + 1, trainer.batch_under_way
+        return memory_fault(trainer.run_config, trainer.rows, plan, step, batch)
+
+    with interruption, writer.errors_named(), faults_named(writer, trainer.args.dataloader_num_workers, out_of_memory):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         writer.wait()
     interruption.raise_if_received(writer.newest(), trainer.state.global_step >= trainer.state.max_steps)

@@ -170,23 +170,11 @@ class RunTrainer(Trainer):
         self.finite.norm = super()._get_grad_norm(model, grad_norm)
         return self.finite.norm
 
-    def out_of_memory(self) -> str:
-        """Say which batch did not fit and what to change."""
-        train, data = self.run_config.train, self.run_config.data
-        done = len(self.finite.losses)
-        tokens, images = self.batch_sizes[min(done, len(self.batch_sizes) - 1)] if self.batch_sizes else (0, 0)
-        rank = (self.run_config.model.adapter or {}).get("r")
-        changes = [
-            f"train.gradient_checkpointing=true (now {train.gradient_checkpointing})",
-            f"train.per_device_train_batch_size (now {train.per_device_train_batch_size}) lower and "
-            f"gradient_accumulation_steps (now {train.gradient_accumulation_steps}) higher",
-            f"data.max_length (now {data.max_length})",
-            *([f"model.adapter.r (now {rank})"] if rank else []),
-        ]
-        return (
-            f"at step {self.state.global_step + 1}, in a batch of {tokens} tokens and {images} images. In this order"
-            f" change: {', '.join(changes)}."
-        )
+    @property
+    def batch_under_way(self) -> tuple[int, int]:
+        """Tokens and images of the batch that is computed now; zeros before the first."""
+        number = min(len(self.finite.losses), len(self.batch_sizes) - 1)
+        return self.batch_sizes[number] if self.batch_sizes else (0, 0)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the speed of the steps, for trackers too."""

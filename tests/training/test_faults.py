@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -393,7 +394,8 @@ def test_running_out_of_memory_says_what_to_change(workspace):
     line = done.stderr.splitlines()[-1]
     assert done.returncode == 2, done.stderr
     assert line.startswith("mmtune: runs/finetune: out of memory at step 1, in a batch of ")
-    assert "train.gradient_checkpointing=true (now False)" in line
-    assert "train.per_device_train_batch_size (now 64)" in line
-    assert "data.max_length (now 4096)" in line
-    assert "model.adapter.r (now 4)" in line
+    assert re.search(r"tokens and 0 images \(planned: \d+\.\d\d GiB, \d+\.\d\d GiB were there\)", line)
+    assert re.search(
+        r"train.gradient_checkpointing=true saves \d+\.\d\d GiB; train.per_device_train_batch_size=1 ", line
+    )
+    assert line.endswith("There is no checkpoint yet.")
