@@ -10,7 +10,7 @@ from mmtune.schema import Config
 from mmtune.training.callbacks import LOG_FILE
 from mmtune.training.checkpoints import clear_work
 from mmtune.training.data import PROBLEM_FILES
-from mmtune.training.resume import changes_nothing, config_differences, extends, is_allowed
+from mmtune.training.differences import changes_nothing, config_differences, extends, is_allowed
 from mmtune.training.run_lock import LOCK_FILE
 
 log = logging.getLogger(__name__)

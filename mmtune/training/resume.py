@@ -2,13 +2,11 @@
 
 import logging
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmtune.build import base_models
-from mmtune.config import to_values
 from mmtune.data.dataset import SampleDataset
 from mmtune.errors import CheckpointError
 from mmtune.run_folder import (
@@ -23,55 +21,10 @@ from mmtune.run_folder import (
     require_complete,
 )
 from mmtune.schema import Config, ModelConfig
+from mmtune.training.differences import config_differences, is_allowed, meaning, shown
 
 log = logging.getLogger(__name__)
 SHOWN_DIFFERENCES = 8
-
-FREE = (
-    "train.output_dir",
-    "train.logging_steps",
-    "train.save_steps",
-    "train.save_total_limit",
-    "train.max_nonfinite_steps",
-    "train.eval_steps",
-    "train.per_device_eval_batch_size",
-    "train.early_stopping_patience",
-    "train.early_stopping_threshold",
-    "train.report_to",
-    "train.run_name",
-    "train.project",
-    "train.alarms",
-    "train.dataloader_num_workers",
-    "train.dataloader_prefetch_factor",
-    "data.check_images",
-)
-"""Keys that change no weight."""
-
-ROUNDED = (
-    "train.gradient_checkpointing",
-    "train.gradient_checkpointing_fraction",
-    "train.fused_lora",
-    "train.use_liger_kernel",
-    "train.recompute_activations",
-    "train.device",
-    "model.llm.attn_implementation",
-    "data.padding_free",
-    "data.cache_vision_features",
-)
-"""Keys that change weights by rounding alone: the mathematics is the same."""
-
-EXTENDING = ("train.num_train_epochs", "train.max_steps")
-"""Keys that make a run longer or shorter."""
-
-ELSEWHERE = ("model.llm.name_or_path", "model.vision.name", "model.vision.pretrained", "model.hub")
-"""Keys of files that may have moved: their content is compared."""
-
-SPLIT = ("train.per_device_train_batch_size", "train.gradient_accumulation_steps", "train.global_batch_size")
-"""Keys that say what a step trains on: the product of the first two, or the third."""
-
-
-OF_THE_MIX = ("limit", "repeat", "weight", "stream")
-"""Keys of a source that say how much of it an epoch holds."""
 
 
 @dataclass
@@ -144,12 +97,12 @@ def point_to_resume(folder: Path, config: Config, resume: bool | str) -> ResumeP
     point = ResumePoint(path, step)
     before = read_config(path)
     differences = config_differences(before, config)
-    wrong = [_shown(key, *pair) for key, pair in differences.items() if not is_allowed(key, differences, config)]
+    wrong = [shown(key, *pair) for key, pair in differences.items() if not is_allowed(key, differences, config)]
     wrong += _other_models(path, config.model)
     if manifest.get("world_size", 1) != num_processes():
         wrong.append(f"processes: {manifest['world_size']} -> {num_processes()}")
     _refuse(path, "was made with another config", wrong)
-    point.notes += [f"{_shown(key, *differences[key])}: {_meaning(key)}" for key in differences if _meaning(key)]
+    point.notes += [f"{shown(key, *differences[key])}: {meaning(key)}" for key in differences if meaning(key)]
     point.notes += _other_versions(path)
     return point
 
@@ -189,53 +142,6 @@ def _set_later_ones_aside(folder: Path, chosen: Path) -> None:
             path.rename(target)
 
 
-def config_differences(before: Config, now: Config) -> dict[str, tuple[Any, Any]]:
-    """Return the keys on which two configs differ, with both values."""
-    old, new = _flat(to_values(before)), _flat(to_values(now))
-    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-    return {key: (old.get(key), new.get(key)) for key in keys}
-
-
-def is_allowed(key: str, differences: dict[str, tuple[Any, Any]], config: Config) -> bool:
-    """Whether a run may go on although a key differs."""
-    if key in SPLIT:
-        is_ordered_by_batch = config.data.group_by_length or config.data.max_tokens_per_batch is not None
-        now = vars(config.train)
-        sizes = [differences.get(key, (now[_last(key)],) * 2) for key in SPLIT]
-        before, after = (_global_batch(*split) for split in zip(*sizes, strict=True))
-        return before == after and not is_ordered_by_batch
-    source = re.fullmatch(r"data\.train\[\d+\]\.(\w+).*", key)
-    if source is not None:  # what its records are is compared by their content
-        return source[1] not in OF_THE_MIX or differences[key][0] is None
-    return changes_nothing(key) or key in (*ROUNDED, *EXTENDING, *ELSEWHERE)
-
-
-def changes_nothing(key: str) -> bool:
-    """Whether a key has no say in the weights of a run."""
-    return key in FREE or key == "sample" or key.startswith("sample.")
-
-
-def _global_batch(size: int | str, steps: int, whole: int | None) -> int:
-    return whole if whole is not None else int(size) * steps
-
-
-def extends(differences: dict[str, tuple[Any, Any]]) -> bool:
-    """Whether a run with these differences is longer than before, or has more data."""
-    return any(key in EXTENDING or key.startswith("data.train[") for key in differences)
-
-
-def _last(key: str) -> str:
-    return key.rpartition(".")[2]
-
-
-def _meaning(key: str) -> str | None:
-    if key in EXTENDING:
-        return "the learning rate follows the schedule of the new length from here on"
-    if key in ROUNDED or key in SPLIT:
-        return "results are the same but for rounding"
-    return None
-
-
 def _data_differences(before: list[dict[str, Any]], samples: SampleDataset) -> tuple[list[str], list[str]]:
     """Return what must not differ of the sources, and what was appended."""
     wrong, appended = [], []
@@ -269,19 +175,5 @@ def _other_versions(checkpoint: Path) -> list[str]:
 def _refuse(checkpoint: Path, what: str, differences: list[str]) -> None:
     if differences:
         more = len(differences) - SHOWN_DIFFERENCES
-        shown = "; ".join(differences[:SHOWN_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
-        raise CheckpointError(checkpoint, f"{what}: {shown}. Set these back, or start a new run.")
-
-
-def _shown(key: str, before: Any, now: Any) -> str:
-    return f"{key}: {before} -> {now}"
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(values, dict) and values:
-        pairs = [_flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in values.items()]
-    elif isinstance(values, list) and values:
-        pairs = [_flat(value, f"{prefix}[{number}]") for number, value in enumerate(values)]
-    else:
-        return {prefix: values}
-    return {key: value for part in pairs for key, value in part.items()}
+        listed = "; ".join(differences[:SHOWN_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+        raise CheckpointError(checkpoint, f"{what}: {listed}. Set these back, or start a new run.")

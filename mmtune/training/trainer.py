@@ -16,7 +16,6 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.stream import StreamDataset
 from mmtune.models.adalora import is_adalora, set_state, state_of
-from mmtune.models.methods import loraplus_lr_ratio
 from mmtune.models.precision import choose_dtype
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import load_weights
@@ -32,6 +31,7 @@ from mmtune.training.faults import FiniteSteps
 from mmtune.training.interruption import leave_signals_to_the_run
 from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter
 from mmtune.training.optimizers import make_optimizer
+from mmtune.training.parameter_groups import parameter_groups
 from mmtune.training.rows import Collator
 from mmtune.training.state import (
     load_optimizer,
@@ -231,29 +231,9 @@ class RunTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give each part its own learning rate and weight decay; norms and biases have none."""
         if self.optimizer is None:
-            self.optimizer = make_optimizer(self.args, self.vlm, self._parameter_groups())
+            decayed = set(self.get_decay_parameter_names(self.vlm))
+            self.optimizer = make_optimizer(self.args, self.vlm, parameter_groups(self.run_config, self.vlm, decayed))
         return self.optimizer
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        decayed = set(self.get_decay_parameter_names(self.vlm))
-        train, model, groups = self.run_config.train, self.run_config.model, []
-        adapters = {"llm": model.adapter, "vision": model.vision.adapter if model.vision else None}
-        for part in ("llm", "vision", "projector"):
-            settings = getattr(self.run_config.model, part)
-            if settings is None:
-                continue
-            rate = train.learning_rate if settings.learning_rate is None else settings.learning_rate
-            decay = train.weight_decay if settings.weight_decay is None else settings.weight_decay
-            ratio = loraplus_lr_ratio(adapters.get(part))
-            trained = {n: p for n, p in self.vlm.named_parameters() if n.startswith(f"{part}.") and p.requires_grad}
-            chosen: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-            for has_decay in (True, False):
-                for name, value in trained.items():
-                    if (name in decayed) == has_decay:
-                        own_rate = rate * ratio if "lora_B" in name else rate
-                        chosen.setdefault((own_rate, decay if has_decay else 0.0), []).append(value)
-            groups += [{"params": params, "lr": lr, "weight_decay": wd} for (lr, wd), params in chosen.items()]
-        return groups
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         with self.unfreezing.all_open():
