@@ -140,7 +140,7 @@ def tensors(folder):
 def test_a_method_learns_is_asked_and_resumes_bit_for_bit(desk_of_runs, biased, name, capsys):
     straight, again = Path("runs", name), Path("runs", f"{name}_again")
     assert main(["finetune", "finetune.yaml", *overrides(name, straight)]) == 0
-    losses = [entry["loss"] for entry in read_log(straight / "log.jsonl")]
+    losses = [entry["loss"] for entry in read_log(straight / "log.jsonl") if "loss" in entry]
     assert sum(losses[-4:]) < sum(losses[:4])
     capsys.readouterr()
     assert main(["chat", str(straight), "--image", "0.png", "--prompt", "What colour?"]) == 0
@@ -194,8 +194,9 @@ def assert_same_logits(model, expected, tolerance):
     assert (found - wanted).norm() / wanted.norm() < tolerance
 
 
-def test_a_fresh_process_answers_as_all_runs_do(desk_of_runs):
-    runs = [name for name in SETTINGS if Path("runs", name, "manifest.json").is_file()]
+def test_a_fresh_process_answers_as_runs_of_each_file_layout_do(desk_of_runs):
+    layouts = ("lora", "pissa", "adalora", "prompt_tuning", "houlsby")  # what differs in the files that are read
+    runs = [name for name in layouts if Path("runs", name, "manifest.json").is_file()]
     assert runs
     code = """
 import json, sys

@@ -70,12 +70,12 @@ def test_trap_image_without_mark_mark_without_image_missing_or_corrupt_file(
     workspace, record, question, image, words, capsys, monkeypatch
 ):
     """Found by the check, before any model is loaded."""
-    import mmtune.training.run as run
+    import mmtune.training.model as model
 
     def load(*_, **__):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(run, "build_parts", load)
+    monkeypatch.setattr(model, "build_parts", load)
     Image.new("RGB", (32, 32)).save("1.png")
     Path("corrupt.png").write_bytes(Path("1.png").read_bytes()[:60])
     Path("captions.json").write_text(
@@ -212,15 +212,15 @@ def test_trap_resume_reads_no_image_again(workspace, monkeypatch):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_trap_an_image_that_breaks_while_a_run_reads_it_is_one_line(workspace, monkeypatch, capsys, workers):
-    import mmtune.training.run as run
+    import mmtune.training.model as model
 
-    build_parts = run.build_parts
+    build_parts = model.build_parts
 
     def breaking(*given):
         Path("3.png").write_bytes(b"broken")
         return build_parts(*given)
 
-    monkeypatch.setattr(run, "build_parts", breaking)
+    monkeypatch.setattr(model, "build_parts", breaking)
     changes = ["model.projector.standardize=false", "model.projector.initial_scale=null"]
     assert main(["pretrain", "pretrain.yaml", f"train.dataloader_num_workers={workers}", *changes]) == 2
     last = capsys.readouterr().err.splitlines()[-1]

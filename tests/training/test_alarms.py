@@ -17,10 +17,11 @@ from mmtune.build_data import build_reader
 from mmtune.cli import main
 from mmtune.config import load_config
 from mmtune.conversation import IGNORE_INDEX
-from mmtune.training import alarm_checks
+from mmtune.training import alarm_checks, trainer
 from mmtune.training.alarm_checks import CHECKS
 from mmtune.training.alarms import Alarms
 from mmtune.training.callbacks import RunLog, read_log
+from mmtune.training.checkpoints import CheckpointWriter
 from mmtune.training.data import prepare_data
 from mmtune.training.history import History
 from mmtune.training.meter import StepMeter
@@ -80,7 +81,8 @@ def trained(verb, *changes, rows=None, before=None, callbacks=(), collator=None)
     watched = [run_log, *callbacks, Alarms(config, verb, parts.model, meter, run_log)]
     taken = dataset if rows is None else rows(dataset)
     collated = collate if collator is None else lambda samples: collator(collate(samples))
-    RunTrainer(parts.model, config, taken, collated, lambda folder: None, meter, watched).train()
+    writer = CheckpointWriter(Path(config.train.output_dir))
+    RunTrainer(parts.model, config, taken, collated, lambda folder: None, meter, writer, watched).train()
     return alarms_of()
 
 
@@ -162,15 +164,16 @@ def test_an_adapter_that_does_not_move_while_the_projector_does(pretrained):
 
 
 def test_a_part_that_the_optimizer_does_not_hold(workspace, monkeypatch):
-    groups = RunTrainer._parameter_groups
+    groups = trainer.parameter_groups
 
-    def of_adapters_alone(self):
-        ids = {id(value) for value in self.vlm.projector.parameters()}
-        kept = [group | {"params": [p for p in group["params"] if id(p) not in ids]} for group in groups(self)]
+    def of_adapters_alone(config, model, decayed):
+        ids = {id(value) for value in model.projector.parameters()}
+        found = groups(config, model, decayed)
+        kept = [group | {"params": [p for p in group["params"] if id(p) not in ids]} for group in found]
         return [group for group in kept if group["params"]]
 
     assert main(["pretrain", "pretrain.yaml"]) == 0
-    monkeypatch.setattr(RunTrainer, "_parameter_groups", of_adapters_alone)
+    monkeypatch.setattr(trainer, "parameter_groups", of_adapters_alone)
     found = run("finetune", "train.max_steps=20")
     assert "the optimizer does not hold its weights" in found["does_not_move"]
 
