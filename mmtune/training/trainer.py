@@ -23,7 +23,7 @@ from mmtune.schema import Config
 from mmtune.schema_evaluation import TRAINING_METRICS, criterion, evaluates
 from mmtune.training.arguments import training_arguments
 from mmtune.training.best import best_callbacks, best_checkpoint, best_values, write_best
-from mmtune.training.callbacks import shorten_history
+from mmtune.training.callbacks import SUMMARY_KEY, shorten_history
 from mmtune.training.checkpointing import checkpointed_share
 from mmtune.training.checkpoints import CheckpointWriter
 from mmtune.training.evaluation import Evaluation, training_means
@@ -177,8 +177,13 @@ class RunTrainer(Trainer):
         return self.batch_sizes[number] if self.batch_sizes else (0, 0)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the speed of the steps, for trackers too."""
-        speed = self.meter.read_for_log() if "loss" in logs else {}
+        """Add the speed of the steps, for trackers too, and leave out the run's own `train_loss`: evaluations have one."""
+        speed: dict[str, float] = {}
+        if "loss" in logs:
+            speed = self.meter.read_for_log()
+            self._tr_loss.zero_()  # the Trainer subtracts the sum from itself: a NaN would stay for all later steps
+        elif SUMMARY_KEY in logs:
+            logs = {name: value for name, value in logs.items() if name != "train_loss"}
         super().log(logs | speed, start_time)
         history = self.state.log_history
         history[-1] = {key: value for key, value in history[-1].items() if key not in speed}
