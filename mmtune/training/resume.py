@@ -15,6 +15,7 @@ from mmtune.run_folder import (
     MANIFEST_FILE,
     VERSIONS_FILE,
     checkpoints,
+    is_complete,
     library_versions,
     read_config,
     read_json,
@@ -83,11 +84,17 @@ def point_to_resume(folder: Path, config: Config, resume: bool | str) -> ResumeP
         return None
     if resume is True:
         path = _newest_sound(folder)
+        if path is None and is_complete(folder):
+            message = "is a complete run, and no checkpoint of it is left to go on from."
+            raise CheckpointError(folder, f"{message} Start another run from its weights: model.init_from={folder}.")
         if path is None:
             log.info("%s has no complete checkpoint: starting at step 0", folder)
             return None
     else:
         path = Path(str(resume))
+        if not path.is_dir():
+            message = f"no such checkpoint (resolved to {path.resolve()}). --resume alone takes the newest one."
+            raise CheckpointError(path, message)
         require_complete(path, check_hashes=True)
         _set_later_ones_aside(folder, path)
     manifest = read_json(path / MANIFEST_FILE)

@@ -452,8 +452,9 @@ def test_an_output_folder_with_other_files(mistake, ready):
 
 
 def test_a_checkpoint_that_is_none(mistake, ready):
-    assert "nope: not a complete checkpoint. --resume alone takes the newest" in mistake(
-        "pretrain", ready, "--resume", "nope"
+    message = mistake("pretrain", ready, "--resume", "nope")
+    assert (
+        message == f"nope: no such checkpoint (resolved to {Path.cwd() / 'nope'}). --resume alone takes the newest one."
     )
 
 
