@@ -23,6 +23,7 @@ from mmtune.run_folder import (
 )
 from mmtune.schema import Config, ModelConfig
 from mmtune.training.differences import config_differences, is_allowed, meaning, shown
+from mmtune.training.held_out import FRACTION
 
 log = logging.getLogger(__name__)
 SHOWN_DIFFERENCES = 8
@@ -61,6 +62,11 @@ class ResumePoint:
                 f" at step {self.step} as if it had had them from the start: the epoch under way has a new order, in"
                 " which some of its samples come again and others not at all"
             )
+            if before.get("validation", {}).get("from") == FRACTION:
+                self.notes.append(
+                    f"{FRACTION} is drawn anew from all samples: some that are measured from here on were trained on,"
+                    " so held-out figures look better than before and do not compare; data.validation stays as it is"
+                )
 
     def log_notes(self) -> None:
         """Say where the run continues and what is not as it was."""

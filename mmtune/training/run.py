@@ -94,9 +94,10 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
 
     meter = StepMeter(parts.model, parts.transform.image_size if parts.transform else None)
     interruption = Interruption()
-    run_log, bar, callbacks = _watchers(config, verb, parts, meter, first_step, interruption)
-    text_log.open()
     writer = CheckpointWriter(folder, config.train.save_total_limit, num_processes())
+    with writer.errors_named():
+        run_log, bar, callbacks = _watchers(config, verb, parts, meter, first_step, interruption)
+    text_log.open()
     evaluation = Evaluation(config, data.held_out, ready.collator) if data.held_out is not None else None
     trainer = RunTrainer(
         parts.model, config, data.rows, ready.collator, write_run, meter, writer, callbacks, evaluation

@@ -177,7 +177,7 @@ class RunTrainer(Trainer):
         return self.batch_sizes[number] if self.batch_sizes else (0, 0)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the speed of the steps, for trackers too, and leave out the run's own `train_loss`: evaluations have one."""
+        """Add the speed of the steps, for trackers too; leave out the run's own `train_loss`: evaluations have one."""
         speed: dict[str, float] = {}
         if "loss" in logs:
             speed = self.meter.read_for_log()

@@ -176,6 +176,13 @@ def test_a_full_disk_is_said_before_the_first_step(small_disk, capsys):
     assert "no space left" in message(capsys).lower()
 
 
+def test_a_disk_that_is_full_already_is_said_in_one_line(small_disk, capsys):
+    fill(small_disk)
+    assert train("train.report_to=[tensorboard]") == 2
+    expected = "runs/pretrain: no space left to write to (0.0 MiB are free). There is no complete checkpoint yet."
+    assert message(capsys).startswith(expected)
+
+
 def mount_read_only(folder):
     folder.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)], check=True)

@@ -121,6 +121,16 @@ def test_a_run_whose_best_checkpoint_is_gone_goes_on_without_it(workspace, capsy
     assert Path("runs/run", after["checkpoint"], "manifest.json").is_file()
 
 
+def test_a_share_that_is_drawn_anew_is_said(workspace, capsys):
+    assert pretrain("run", *WATCHED) == 0
+    records = json.loads(Path("captions.json").read_text())
+    Path("captions.json").write_text(json.dumps([*records, *json.loads(Path("dialogues.json").read_text())]))
+    capsys.readouterr()
+    assert pretrain("run", *WATCHED, "train.max_steps=8", "--resume") == 0
+    error = capsys.readouterr().err
+    assert "data.validation_fraction is drawn anew from all samples: some that are measured from here on were" in error
+
+
 def test_a_chosen_batch_says_once_what_is_measured(workspace, capsys):
     auto = ("train.per_device_train_batch_size=auto", "train.global_batch_size=2")
     assert make("run", *WATCHED, *auto, verb="pretrain").is_dir()
