@@ -1,5 +1,6 @@
 """Where an interrupted run continues, and whether it can: what may differ from before, and what must not."""
 
+import itertools
 import logging
 import os
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from mmtune.run_folder import (
     CHECKPOINT_PREFIX,
     DATA_FILE,
     MANIFEST_FILE,
+    SET_ASIDE_PREFIX,
     VERSIONS_FILE,
     checkpoints,
     is_complete,
@@ -150,9 +152,15 @@ def _set_later_ones_aside(folder: Path, chosen: Path) -> None:
     step = int(chosen.name.removeprefix(CHECKPOINT_PREFIX))
     for number, path in checkpoints(folder):
         if number > step:
-            target = path.with_name(f"set-aside-{path.name}")
+            target = _free_name(path.with_name(f"{SET_ASIDE_PREFIX}{path.name}"))
             log.warning("%s lies after %s: it is now %s", path.name, chosen.name, target.name)
             path.rename(target)
+
+
+def _free_name(path: Path) -> Path:
+    """The path, or where that is taken the first of `path-2`, `path-3`, ... that is not."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return path if not path.exists() else next(each for each in numbered if not each.exists())
 
 
 def _data_differences(before: list[dict[str, Any]], samples: SampleDataset) -> tuple[list[str], list[str]]:

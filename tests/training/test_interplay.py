@@ -10,6 +10,7 @@ import pytest
 from training_workspace import make, models, workspace
 
 from mmtune.cli import main
+from mmtune.run_folder import require_complete
 from mmtune.training.callbacks import read_log
 from mmtune.training.evaluation import Evaluation
 
@@ -149,3 +150,16 @@ def test_a_signal_saves_where_only_the_best_is_saved(workspace, signal_while_mea
     straight, again = Path("runs/straight"), Path("runs/again")
     assert (again / "projector.safetensors").read_bytes() == (straight / "projector.safetensors").read_bytes()
     assert (again / "best.json").read_text() == (straight / "best.json").read_text()
+
+
+def test_what_was_set_aside_twice_is_no_part_of_the_run(workspace):
+    changes = ("train.max_steps=6", "train.save_total_limit=null")
+    assert pretrain("run", *changes) == 0
+    for _ in range(2):
+        Path("runs/run/manifest.json").unlink()
+        assert pretrain("run", *changes, "--resume", "runs/run/checkpoint-4") == 0
+    aside = sorted(Path("runs/run").glob("set-aside-*"))
+    assert [path.name for path in aside] == ["set-aside-checkpoint-6", "set-aside-checkpoint-6-2"]
+    for path in aside:
+        shutil.rmtree(path)
+    require_complete(Path("runs/run"), check_hashes=True)
