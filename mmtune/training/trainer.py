@@ -29,7 +29,7 @@ from mmtune.training.checkpoints import CheckpointWriter
 from mmtune.training.evaluation import Evaluation, training_means
 from mmtune.training.faults import FiniteSteps
 from mmtune.training.interruption import leave_signals_to_the_run
-from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter
+from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter, num_images
 from mmtune.training.optimizers import make_optimizer
 from mmtune.training.parameter_groups import parameter_groups
 from mmtune.training.rows import Collator
@@ -155,7 +155,7 @@ class RunTrainer(Trainer):
         self.meter.watch.lap(DATA)
         if batches:
             self.meter.count(batches)
-            self.batch_sizes = [(batch["input_ids"].numel(), _num_images(batch)) for batch in batches]
+            self.batch_sizes = [(batch["input_ids"].numel(), num_images(batch)) for batch in batches]
         return batches, num_supervised_tokens
 
     def training_step(self, *given: Any, **named: Any) -> torch.Tensor:
@@ -283,8 +283,3 @@ class RunTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             load_random_state(Path(checkpoint))
-
-
-def _num_images(batch: dict[str, Any]) -> int:
-    images = batch.get("pixel_values", batch.get("image_features"))
-    return 0 if images is None else len(images)
