@@ -24,10 +24,14 @@ DATA_FILE = "data.json"
 PREPROCESSOR_FILE = "preprocessor.json"
 TOKENIZER_FOLDER = "tokenizer"
 CHECKPOINT_PREFIX = "checkpoint-"
+SET_ASIDE_PREFIX = "set-aside-"
+"""Before the name of a checkpoint that lies after the one that a run was continued from."""
 TEXT_LOG_FILE = "run.log"
 TRACKING_FOLDER = "tracking"
 STILL_WRITTEN = (TEXT_LOG_FILE, TRACKING_FOLDER)
 """What a complete run may still append to; the manifest leaves it out."""
+NOT_OF_THE_RUN = (CHECKPOINT_PREFIX, SET_ASIDE_PREFIX, ".", *STILL_WRITTEN)
+"""What the manifest leaves out: it may grow, or be deleted, and the run is as complete as before."""
 LIBRARIES = ("mmtune", "torch", "transformers", "peft", "accelerate", "bitsandbytes")
 
 
@@ -78,7 +82,7 @@ def write_manifest(folder: Path, **facts: Any) -> None:
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        is_own = name != MANIFEST_FILE and not name.startswith((CHECKPOINT_PREFIX, ".", *STILL_WRITTEN))
+        is_own = name != MANIFEST_FILE and not name.startswith(NOT_OF_THE_RUN)
         if path.is_file() and is_own:
             files[name] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
     for name in files:

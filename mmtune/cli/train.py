@@ -1,6 +1,7 @@
 """`mmtune pretrain`, `mmtune finetune` and `mmtune sft`: one training path with three sets of defaults."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 VERBS = {
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     from mmtune.config import load_config
     from mmtune.shipped import find_config
 
+    if isinstance(args.resume, str) and "=" in args.resume and not Path(args.resume).exists():
+        args.overrides, args.resume = [*args.overrides, args.resume], True  # `--resume train.max_steps=200`
     config = load_config(find_config(args.config), args.overrides, args.verb)
     from mmtune.training.run import train
 

@@ -76,7 +76,7 @@ def training_arguments(
             activation_checkpointing=has_checkpointing,
             logging_steps=config.logging_steps,
             logging_nan_inf_filter=False,
-            save_strategy="steps" if config.save_steps > 0 else "no" if metric is None else "best",
+            save_strategy="steps" if config.save_steps > 0 else "no",  # `RunTrainer` saves a new best
             save_steps=max(config.save_steps, 1),
             eval_strategy="steps" if has_evaluation else "no",
             eval_steps=steps_between_evaluations(config) or NEVER,

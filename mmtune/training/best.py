@@ -53,13 +53,18 @@ class EarlyStopping(EarlyStoppingCallback):
         super().__init__(early_stopping_patience, early_stopping_threshold)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
-        """Go on counting where the checkpoint stopped; a run that had ended there stays ended."""
+        """Go on counting where the checkpoint stopped; a run that had ended there stays ended, and says so."""
         states: Any = state.stateful_callbacks
         kept = states.get(type(self).__name__)
         if isinstance(kept, dict):
             self.early_stopping_patience_counter = kept["attributes"]["early_stopping_patience_counter"]
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
+            log.warning(
+                "this run had stopped early at step %d, after %d evaluations that were no better: it stays so, unless "
+                "train.early_stopping_patience is raised",
+                state.global_step, self.early_stopping_patience_counter,
+            )  # fmt: skip
 
     def on_evaluate(self, args: Any, state: TrainerState, control: Any, metrics: Any = None, **_: Any) -> None:
         """Count, and stop when it is enough."""
@@ -77,6 +82,8 @@ class EarlyStopping(EarlyStoppingCallback):
 class BestCheckpoint(TrainerCallback):
     """Checks at the start of a resumed run that the best checkpoint is still there, and writes `best.json` anew.
 
+    Where it is gone and its weights are not wanted at the end, the best is chosen among those to come.
+
     Args:
         config: of the run.
     """
@@ -91,9 +98,13 @@ class BestCheckpoint(TrainerCallback):
             CheckpointError: the weights to load at the end are gone.
         """
         best = best_checkpoint(self.config, state)
-        if best is not None and self.config.load_best_model_at_end and not is_complete(best):
+        if best is not None and not is_complete(best):
             message = f"is the best checkpoint of this run by {criterion(self.config)}, and it is gone."
-            raise CheckpointError(best, f"{message} Restore it, or start anew with --overwrite.")
+            if self.config.load_best_model_at_end:
+                mend = "Restore it, or go on without it: train.load_best_model_at_end=false."
+                raise CheckpointError(best, f"{message} {mend}")
+            log.warning("%s: %s From here on the best is chosen anew", best, message)
+            state.best_metric = state.best_global_step = None
         write_best(Path(self.config.output_dir), best_values(self.config, state))
 
 

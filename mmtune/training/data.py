@@ -19,7 +19,14 @@ from mmtune.progress import Bars
 from mmtune.schema import Config
 from mmtune.schema_stream import is_streamed
 from mmtune.training import held_out as held_out_data
-from mmtune.training.held_out import HeldOut, read_held_out, require_measured, share_held_out, warn_of_shared_images
+from mmtune.training.held_out import (
+    HeldOut,
+    log_held_out,
+    read_held_out,
+    require_measured,
+    share_held_out,
+    warn_of_shared_images,
+)
 from mmtune.training.steps import log_steps
 from mmtune.training.stream import log_stream, open_stream, stream_facts
 
@@ -93,6 +100,7 @@ def load_data(config: Config, reader: Reader, folder: Path, first_step: int) -> 
     samples, report = prepare_data(config, reader, folder)
     if config.data.validation_fraction is not None:
         samples, held_out = share_held_out(config, samples)
+        log_held_out(held_out)
     require_measured(config, held_out)
     if held_out is not None:
         warn_of_shared_images(samples, held_out)

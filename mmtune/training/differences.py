@@ -14,8 +14,6 @@ FREE = (
     "train.max_nonfinite_steps",
     "train.eval_steps",
     "train.per_device_eval_batch_size",
-    "train.early_stopping_patience",
-    "train.early_stopping_threshold",
     "train.report_to",
     "train.run_name",
     "train.project",
@@ -41,6 +39,12 @@ ROUNDED = (
 
 EXTENDING = ("train.num_train_epochs", "train.max_steps")
 """Keys that make a run longer or shorter."""
+
+STOPPING = ("train.early_stopping_patience", "train.early_stopping_threshold")
+"""Keys that say when a run stops early: with others it may go on, or would have stopped before."""
+
+AT_THE_END = ("train.load_best_model_at_end",)
+"""Keys of what becomes of the weights when training is over."""
 
 ELSEWHERE = ("model.llm.name_or_path", "model.vision.name", "model.vision.pretrained", "model.hub")
 """Keys of files that may have moved: their content is compared."""
@@ -71,7 +75,7 @@ def is_allowed(key: str, differences: dict[str, tuple[Any, Any]], config: Config
     source = re.fullmatch(r"data\.train\[\d+\]\.(\w+).*", key)
     if source is not None:  # what its records are is compared by their content
         return source[1] not in OF_THE_MIX or differences[key][0] is None
-    return changes_nothing(key) or key in (*ROUNDED, *EXTENDING, *ELSEWHERE)
+    return changes_nothing(key) or key in (*ROUNDED, *EXTENDING, *STOPPING, *AT_THE_END, *ELSEWHERE)
 
 
 def changes_nothing(key: str) -> bool:
@@ -84,8 +88,8 @@ def _global_batch(size: int | str, steps: int, whole: int | None) -> int:
 
 
 def extends(differences: dict[str, tuple[Any, Any]]) -> bool:
-    """Whether a run with these differences is longer than before, or has more data."""
-    return any(key in EXTENDING or key.startswith("data.train[") for key in differences)
+    """Whether a run with these differences may be longer than before, or has more data."""
+    return any(key in (*EXTENDING, *STOPPING) or key.startswith("data.train[") for key in differences)
 
 
 def _last(key: str) -> str:

@@ -1,5 +1,6 @@
 """Measures a model on held-out samples while it trains: loss and token accuracy over all supervised tokens."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -102,10 +103,11 @@ def eval_batches(lengths: np.ndarray, batch_size: int, max_tokens: int | None = 
 def training_means(history: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return `train_loss` and `grad_norm`, the means of what was logged since the evaluation before.
 
-    Where nothing was, those of the last line; nothing where there is none.
+    Where nothing was, those of the last line; nothing where there is none. Values that are not finite do not count:
+    their steps changed no weight.
 
     Args:
-        history: the Trainer's `log_history`. Evaluations have a `train_loss` there; so has the summary at the end.
+        history: the Trainer's `log_history`. Evaluations have a `train_loss` there.
     """
     steps: list[dict[str, Any]] = []
     recent: list[dict[str, Any]] = []
@@ -118,7 +120,7 @@ def training_means(history: Sequence[dict[str, Any]]) -> dict[str, float]:
     recent = recent or steps[-1:]
     means: dict[str, float] = {}
     for name, key in (("train_loss", "loss"), ("grad_norm", "grad_norm")):
-        values = [entry[key] for entry in recent if key in entry]
+        values = [entry[key] for entry in recent if math.isfinite(entry.get(key, math.nan))]
         if values:
             means[name] = sum(values) / len(values)
     return means

@@ -81,9 +81,7 @@ def share_held_out(config: Config, dataset: SampleDataset) -> tuple[SampleDatase
         message = "nothing can be held out: all samples belong to the same images or texts."
         raise ConfigError(FRACTION, f"{message} Name other files as {FILES}.")
     trained, held = split
-    held_out = HeldOut(held, source_names(config.data.train), FRACTION)
-    _log(held_out)
-    return trained, held_out
+    return trained, HeldOut(held, source_names(config.data.train), FRACTION)
 
 
 def read_held_out(
@@ -113,7 +111,7 @@ def read_held_out(
         list_findings(path, report.problems)
     require_good(config.data, dataset, report, path, FILES)
     held_out = HeldOut(dataset, source_names(config.data.validation), FILES, report)
-    _log(held_out)
+    log_held_out(held_out)
     if report.problems:
         log.warning("skipped %d records of %s; %s lists them", len(report.problems), FILES, path.name)
     return held_out
@@ -159,7 +157,8 @@ def _place(part: Part, image_id: int) -> tuple[str, int]:
     return path, slot.offset
 
 
-def _log(held_out: HeldOut) -> None:
+def log_held_out(held_out: HeldOut) -> None:
+    """Say what is measured."""
     facts = held_out.facts()
     numbers = (facts["num_samples"], facts["num_images"], facts["num_supervised_tokens"])
     log.info("validation: %d samples with %d images, %d supervised tokens", *numbers)

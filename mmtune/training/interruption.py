@@ -49,6 +49,10 @@ class Interruption(TrainerCallback):
         if self.received is not None:
             control.should_save = control.should_training_stop = True
 
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Save and stop without another step, where the signal came while the model was measured."""
+        self.on_step_end(args, state, control)
+
     def raise_if_received(self, checkpoint: Path | None, is_finished: bool) -> None:
         """End the run if a signal came before its last step.
 

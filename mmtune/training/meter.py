@@ -98,8 +98,7 @@ class StepMeter(TrainerCallback):
             self.tokens += sum(lengths)
             self.lengths += lengths
             self.slots += batch["input_ids"].numel()
-            images = batch.get("pixel_values", batch.get("image_features"))
-            self.images += 0 if images is None else len(images)
+            self.images += num_images(batch)
             self.supervised = self.supervised + (batch["labels"] != IGNORE_INDEX).sum()
         self.step_images = self.images - images_before
 
@@ -170,6 +169,12 @@ class StepMeter(TrainerCallback):
         """Read, keep the figures for the callbacks of this log, and return those that are single numbers."""
         self.figures = self.read()
         return {name: value for name, value in self.figures.items() if not isinstance(value, dict)}
+
+
+def num_images(batch: dict[str, Any]) -> int:
+    """Return how many images a batch has, as pixels or as features."""
+    images = batch.get("pixel_values", batch.get("image_features"))
+    return 0 if images is None else len(images)
 
 
 def _rounded(value: float) -> float:

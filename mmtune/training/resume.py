@@ -1,5 +1,6 @@
 """Where an interrupted run continues, and whether it can: what may differ from before, and what must not."""
 
+import itertools
 import logging
 import os
 from dataclasses import dataclass, field
@@ -13,8 +14,10 @@ from mmtune.run_folder import (
     CHECKPOINT_PREFIX,
     DATA_FILE,
     MANIFEST_FILE,
+    SET_ASIDE_PREFIX,
     VERSIONS_FILE,
     checkpoints,
+    is_complete,
     library_versions,
     read_config,
     read_json,
@@ -22,6 +25,7 @@ from mmtune.run_folder import (
 )
 from mmtune.schema import Config, ModelConfig
 from mmtune.training.differences import config_differences, is_allowed, meaning, shown
+from mmtune.training.held_out import FRACTION
 
 log = logging.getLogger(__name__)
 SHOWN_DIFFERENCES = 8
@@ -60,6 +64,11 @@ class ResumePoint:
                 f" at step {self.step} as if it had had them from the start: the epoch under way has a new order, in"
                 " which some of its samples come again and others not at all"
             )
+            if before.get("validation", {}).get("from") == FRACTION:
+                self.notes.append(
+                    f"{FRACTION} is drawn anew from all samples: some that are measured from here on were trained on,"
+                    " so held-out figures look better than before and do not compare; data.validation stays as it is"
+                )
 
     def log_notes(self) -> None:
         """Say where the run continues and what is not as it was."""
@@ -83,11 +92,17 @@ def point_to_resume(folder: Path, config: Config, resume: bool | str) -> ResumeP
         return None
     if resume is True:
         path = _newest_sound(folder)
+        if path is None and is_complete(folder):
+            message = "is a complete run, and no checkpoint of it is left to go on from."
+            raise CheckpointError(folder, f"{message} Start another run from its weights: model.init_from={folder}.")
         if path is None:
             log.info("%s has no complete checkpoint: starting at step 0", folder)
             return None
     else:
         path = Path(str(resume))
+        if not path.is_dir():
+            message = f"no such checkpoint (resolved to {path.resolve()}). --resume alone takes the newest one."
+            raise CheckpointError(path, message)
         require_complete(path, check_hashes=True)
         _set_later_ones_aside(folder, path)
     manifest = read_json(path / MANIFEST_FILE)
@@ -137,9 +152,15 @@ def _set_later_ones_aside(folder: Path, chosen: Path) -> None:
     step = int(chosen.name.removeprefix(CHECKPOINT_PREFIX))
     for number, path in checkpoints(folder):
         if number > step:
-            target = path.with_name(f"set-aside-{path.name}")
+            target = _free_name(path.with_name(f"{SET_ASIDE_PREFIX}{path.name}"))
             log.warning("%s lies after %s: it is now %s", path.name, chosen.name, target.name)
             path.rename(target)
+
+
+def _free_name(path: Path) -> Path:
+    """The path, or where that is taken the first of `path-2`, `path-3`, ... that is not."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return path if not path.exists() else next(each for each in numbered if not each.exists())
 
 
 def _data_differences(before: list[dict[str, Any]], samples: SampleDataset) -> tuple[list[str], list[str]]:

@@ -93,9 +93,11 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
         parts.save_readers(target)
 
     meter = StepMeter(parts.model, parts.transform.image_size if parts.transform else None)
-    run_log, bar, callbacks = _watchers(config, verb, parts, meter, first_step)
-    text_log.open()
+    interruption = Interruption()
     writer = CheckpointWriter(folder, config.train.save_total_limit, num_processes())
+    with writer.errors_named():
+        run_log, bar, callbacks = _watchers(config, verb, parts, meter, first_step, interruption)
+    text_log.open()
     evaluation = Evaluation(config, data.held_out, ready.collator) if data.held_out is not None else None
     trainer = RunTrainer(
         parts.model, config, data.rows, ready.collator, write_run, meter, writer, callbacks, evaluation
@@ -105,7 +107,7 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
     saves = num_saves(config, first_step, total_steps(config, data.rows))
     try_to_save(writer, write_run, states_of(config, parts.model), saves)
     try:
-        _fit(trainer, checkpoint, plan)
+        _fit(trainer, checkpoint, plan, interruption)
     finally:
         bar.close()
         run_log.close()
@@ -120,21 +122,21 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
 
 
 def _watchers(
-    config: Config, verb: str, parts: Parts, meter: StepMeter, first_step: int
+    config: Config, verb: str, parts: Parts, meter: StepMeter, first_step: int, interruption: Interruption
 ) -> tuple[RunLog, ProgressBar, list[TrainerCallback]]:
     """Return the log, the progress line, and all that watches a run, these two included."""
     folder = Path(config.train.output_dir)
     trackers = tracker_callbacks(config, folder, first_step)
     run_log, bar = RunLog(folder, meter, first_step, verb), ProgressBar(verb, meter)
-    callbacks = [*trackers, *sample_callbacks(config, parts, meter, first_step), run_log, bar]
+    callbacks = [*trackers, *sample_callbacks(config, parts, meter, first_step, interruption), run_log, bar]
     if config.train.alarms != "none":
         callbacks.append(Alarms(config, verb, parts.model, meter, run_log))
     return run_log, bar, callbacks
 
 
-def _fit(trainer: RunTrainer, checkpoint: Path | None, plan: Plan | None) -> None:
+def _fit(trainer: RunTrainer, checkpoint: Path | None, plan: Plan | None, interruption: Interruption) -> None:
     """Train to the end, or until a signal or a fault says otherwise."""
-    writer, interruption = trainer.writer, Interruption()
+    writer = trainer.writer
     trainer.add_callback(interruption)
 
     def out_of_memory() -> str:

@@ -19,6 +19,7 @@ from mmtune.errors import ConfigError
 from mmtune.schema import Config, SampleConfig
 from mmtune.schema_evaluation import Question, questions_of
 from mmtune.training.callbacks import read_log
+from mmtune.training.interruption import Interruption
 from mmtune.training.meter import StepMeter
 from mmtune.training.undisturbed import undisturbed
 
@@ -45,11 +46,13 @@ def require_samples(config: Config) -> None:
                 raise ConfigError(place, f"image {image}: {reason}")
 
 
-def sample_callbacks(config: Config, parts: Parts, meter: StepMeter, first_step: int) -> list[TrainerCallback]:
+def sample_callbacks(
+    config: Config, parts: Parts, meter: StepMeter, first_step: int, interruption: Interruption
+) -> list[TrainerCallback]:
     """Return what asks the questions of a config; nothing where it has none."""
     if config.sample is None:
         return []
-    return [SampleAnswers(config.sample, parts, Path(config.train.output_dir), meter, first_step)]
+    return [SampleAnswers(config.sample, parts, Path(config.train.output_dir), meter, first_step, interruption)]
 
 
 class SampleAnswers(TrainerCallback):
@@ -63,10 +66,20 @@ class SampleAnswers(TrainerCallback):
         folder: the run folder.
         meter: whose figures leave the answers out.
         first_step: the step that a resumed run starts from; later answers of the interrupted run are dropped.
+        interruption: of the run: one that a signal ends is not kept waiting by questions.
     """
 
-    def __init__(self, config: SampleConfig, parts: Parts, folder: Path, meter: StepMeter, first_step: int = 0):
+    def __init__(
+        self,
+        config: SampleConfig,
+        parts: Parts,
+        folder: Path,
+        meter: StepMeter,
+        first_step: int,
+        interruption: Interruption,
+    ):
         self.config, self.parts, self.folder, self.meter = config, parts, folder, meter
+        self.interruption = interruption
         self.questions = questions_of(config)
         self.entries = [
             entry for entry in read_log(folder / SAMPLES_FILE) if first_step and entry["step"] <= first_step
@@ -87,8 +100,9 @@ class SampleAnswers(TrainerCallback):
             self._ask(state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ask after the last step."""
-        self._ask(state)
+        """Ask after the last step; a run that a signal ends before it asks when it goes on."""
+        if self.interruption.received is None or state.global_step >= state.max_steps:
+            self._ask(state)
 
     def _ask(self, state: Any) -> None:
         if state.global_step in self.asked_at or not state.is_world_process_zero:

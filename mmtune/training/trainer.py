@@ -23,13 +23,13 @@ from mmtune.schema import Config
 from mmtune.schema_evaluation import TRAINING_METRICS, criterion, evaluates
 from mmtune.training.arguments import training_arguments
 from mmtune.training.best import best_callbacks, best_checkpoint, best_values, write_best
-from mmtune.training.callbacks import shorten_history
+from mmtune.training.callbacks import SUMMARY_KEY, shorten_history
 from mmtune.training.checkpointing import checkpointed_share
 from mmtune.training.checkpoints import CheckpointWriter
 from mmtune.training.evaluation import Evaluation, training_means
 from mmtune.training.faults import FiniteSteps
 from mmtune.training.interruption import leave_signals_to_the_run
-from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter
+from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter, num_images
 from mmtune.training.optimizers import make_optimizer
 from mmtune.training.parameter_groups import parameter_groups
 from mmtune.training.rows import Collator
@@ -155,7 +155,7 @@ class RunTrainer(Trainer):
         self.meter.watch.lap(DATA)
         if batches:
             self.meter.count(batches)
-            self.batch_sizes = [(batch["input_ids"].numel(), _num_images(batch)) for batch in batches]
+            self.batch_sizes = [(batch["input_ids"].numel(), num_images(batch)) for batch in batches]
         return batches, num_supervised_tokens
 
     def training_step(self, *given: Any, **named: Any) -> torch.Tensor:
@@ -177,8 +177,13 @@ class RunTrainer(Trainer):
         return self.batch_sizes[number] if self.batch_sizes else (0, 0)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the speed of the steps, for trackers too."""
-        speed = self.meter.read_for_log() if "loss" in logs else {}
+        """Add the speed of the steps, for trackers too; leave out the run's own `train_loss`: evaluations have one."""
+        speed: dict[str, float] = {}
+        if "loss" in logs:
+            speed = self.meter.read_for_log()
+            self._tr_loss.zero_()  # the Trainer subtracts the sum from itself: a NaN would stay for all later steps
+        elif SUMMARY_KEY in logs:
+            logs = {name: value for name, value in logs.items() if name != "train_loss"}
         super().log(logs | speed, start_time)
         history = self.state.log_history
         history[-1] = {key: value for key, value in history[-1].items() if key not in speed}
@@ -278,8 +283,3 @@ class RunTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             load_random_state(Path(checkpoint))
-
-
-def _num_images(batch: dict[str, Any]) -> int:
-    images = batch.get("pixel_values", batch.get("image_features"))
-    return 0 if images is None else len(images)

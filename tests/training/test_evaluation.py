@@ -147,4 +147,6 @@ def test_training_means_go_back_to_the_evaluation_before():
     history += [{"eval_loss": 9.0, "train_loss": 3.0}]
     assert training_means(history) == {"train_loss": 2.0, "grad_norm": 3.0}
     assert training_means([*history, {"loss": 1.0}]) == {"train_loss": 1.0}
+    assert training_means([*history, {"loss": float("nan")}, {"loss": 1.0}]) == {"train_loss": 1.0}
+    assert training_means([{"loss": float("nan")}]) == {}
     assert training_means([]) == {}

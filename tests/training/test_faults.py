@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -175,6 +176,13 @@ def test_a_full_disk_is_said_before_the_first_step(small_disk, capsys):
     assert "no space left" in message(capsys).lower()
 
 
+def test_a_disk_that_is_full_already_is_said_in_one_line(small_disk, capsys):
+    fill(small_disk)
+    assert train("train.report_to=[tensorboard]") == 2
+    expected = "runs/pretrain: no space left to write to (0.0 MiB are free). There is no complete checkpoint yet."
+    assert message(capsys).startswith(expected)
+
+
 def mount_read_only(folder):
     folder.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)], check=True)
@@ -248,6 +256,21 @@ def test_a_nan_in_a_pixel_changes_no_weight_and_is_named(workspace, bad_image, c
     assert "the loss is nan; its records: captions.json:5. This step changes no weight." in text
     assert "2 steps were not finite and changed no weight" in text
     assert all(torch.isfinite(value).all() for value in projector("pretrain").values())
+
+
+def test_the_log_has_numbers_again_after_a_step_that_is_not_finite(workspace, bad_image):
+    a_record_a_line()
+    bad_image("4.png", with_nan)
+    measured = ("train.metric_for_best_model=train_loss", "train.eval_steps=5", "train.save_steps=5")
+    assert train(*PLAIN, *measured, "train.max_steps=10") == 0
+    entries = read_log(Path("runs/pretrain/log.jsonl"))
+    losses = [entry["loss"] for entry in entries if "loss" in entry]
+    bad = [number for number, loss in enumerate(losses) if loss is None]
+    assert (len(losses), len(bad)) == (10, 1)
+    assert bad[0] < 9
+    means = [entry["train_loss"] for entry in entries if "train_loss" in entry]
+    halves = (losses[:5], losses[5:])
+    assert means == pytest.approx([statistics.fmean(loss for loss in half if loss is not None) for half in halves])
 
 
 def test_adalora_keeps_its_budget_over_a_step_that_is_not_finite(workspace, bad_image, capsys):
