@@ -452,7 +452,11 @@ def test_an_output_folder_with_other_files(mistake, ready):
 
 
 def test_a_checkpoint_that_is_none(mistake, ready):
-    assert "nope: no such folder (resolved to " in mistake("pretrain", ready, "--resume", "nope")
+    message = mistake("pretrain", ready, "--resume", "nope")
+    assert (
+        message
+        == f"nope: no such checkpoint (resolved to {Path('nope').resolve()}). --resume alone takes the newest one."
+    )
 
 
 def test_a_projector_of_another_size(mistake, ready, tiny):
