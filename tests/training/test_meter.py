@@ -57,7 +57,7 @@ def test_figures_cover_all_steps_since_the_last_line_and_accumulated_batches(wor
         "train.logging_steps=2",
         "train.gradient_accumulation_steps=2",
         "train.max_steps=4",
-        "train.save_steps=1",
+        "train.save_steps=2",
     ]
     assert main(["pretrain", "pretrain.yaml", *changes]) == 0
     found = speeds("runs/pretrain")
