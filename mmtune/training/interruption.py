@@ -11,6 +11,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from mmtune.errors import Interrupted
+from mmtune.logs import CONSOLE
 
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -38,6 +39,7 @@ class Interruption(TrainerCallback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
+            CONSOLE.show_cursor()  # which a progress line had hidden
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
