@@ -13,6 +13,8 @@ from mmtune.run_folder import write_manifest
 from mmtune.shipped import find_config, shipped_configs
 
 DEFAULT_CONFIG = "sft/identity"
+REPEATS = {"identity": 1.0, "near": 2.0, "general": 1.0}
+"""How often an epoch visits each record: near misses are where a name leaks to first, and they are few."""
 DATA, TUNE, COMPARE = "data", "tune", "compare"
 
 
@@ -102,7 +104,9 @@ def identity_steps(
     kinds = ("identity",) if identity.style == REPEATED else TRAIN_FILES
     values = _model_config(model)
     values.setdefault("data", {})["train"] = [
-        {"path": str(folder / DATA / TRAIN_FILES[kind])} | ({"system": system} if system else {}) for kind in kinds
+        {"path": str(folder / DATA / TRAIN_FILES[kind]), "repeat": REPEATS[kind]}
+        | ({"system": system} if system else {})
+        for kind in kinds
     ]
     compared = {"models": ["base", str(folder / TUNE)], "data": str(folder / DATA), "max_new_tokens": max_new_tokens}
     return [
