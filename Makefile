@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow test-gpu lint format install clean
+.PHONY: demo demo-text test test-slow test-gpu lint format install clean
 
 demo: ## install, then teach a small model to see and open the page
 	$(PYTHON) demos/quick_demo.py
+
+demo-text: ## install, then teach a small model its name, on text alone
+	$(PYTHON) demos/quick_demo.py --text
 
 install: ## install mmtune with everything the tests need into .venv
 	$(PYTHON) demos/quick_demo.py --install test
@@ -31,4 +34,4 @@ format: install ## mend what the linter can
 	$(BIN)/ruff format .
 
 clean: ## remove the environment and the demo's output
-	rm -rf $(VENV) runs/demo build dist
+	rm -rf $(VENV) runs/demo runs/demo-text build dist

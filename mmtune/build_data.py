@@ -157,7 +157,7 @@ def build_encoder(config: DataConfig, reader: Reader) -> RecordEncoder:
 def source_of(given: DataSource) -> Source:
     """Return how a source of the config is read."""
     path, _ = path_and_limit(given.path)
-    return Source(path, given.format, given.columns, given.prompt, given.split)
+    return Source(path, given.format, given.columns, given.prompt, given.split, given.system)
 
 
 def _share(given: DataSource) -> Share:

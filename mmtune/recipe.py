@@ -15,6 +15,7 @@ from mmtune.config import apply_overrides, check_keys, config_from_values, read_
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.hashing import file_hash, value_hash
 from mmtune.lookup import lookup
+from mmtune.recipe_identity import CompareIdentityConfig, IdentityConfig, compare_identity, make_data
 from mmtune.run_folder import MANIFEST_FILE, is_complete, read_json, write_json, write_manifest
 from mmtune.schema import VERB_DEFAULTS
 from mmtune.shipped import find_config
@@ -134,6 +135,16 @@ def _compare(values: dict[str, Any], folder: Path, verb: str) -> None:
     console.print(f"\nThe page with all answers: {(folder / PAGE_FILE).resolve()}", soft_wrap=True, highlight=False)
 
 
+def _make_identity(values: dict[str, Any], folder: Path, verb: str) -> None:
+    make_data(folder, _typed(values, IdentityConfig, verb))
+
+
+def _compare_identity(values: dict[str, Any], folder: Path, verb: str) -> None:
+    config = _typed(values, CompareIdentityConfig, verb)
+    shutil.rmtree(folder, ignore_errors=True)
+    compare_identity(folder, config)
+
+
 VERBS: dict[str, Callable[[dict[str, Any], Path, str], None]] = {
     "pretrain": _train,
     "finetune": _train,
@@ -141,6 +152,8 @@ VERBS: dict[str, Callable[[dict[str, Any], Path, str], None]] = {
     "make-scenes": _make_scenes,
     "make-easy-vqa": _make_easy_vqa,
     "compare": _compare,
+    "make-identity": _make_identity,
+    "compare-identity": _compare_identity,
 }
 
 
@@ -161,21 +174,35 @@ def run_recipe(
     Raises:
         MMTuneError: the recipe or a step is wrong.
     """
-    values = read_yaml(path)
-    recipe = _typed(values, RecipeConfig, str(path))
-    _check_steps(recipe, path)
     folder = (root or Path("runs")) / path.stem
+    run_steps(read_yaml(path), path, folder, overrides or [], overwrite=overwrite)
+    return folder
+
+
+def run_steps(
+    values: dict[str, Any], place: Path | str, folder: Path, overrides: list[str], *, overwrite: bool = False
+) -> None:
+    """Run the steps of a recipe that is at hand as plain values; see `run_recipe`.
+
+    Args:
+        values: the keys of `RecipeConfig`.
+        place: what errors name as the recipe.
+        folder: where each step has a folder of its own.
+        overrides: `STEP.section.name=value` texts.
+        overwrite: repeat steps whose inputs changed instead of stopping at them.
+    """
+    recipe = _typed(values, RecipeConfig, str(place))
+    _check_steps(recipe, place)
     configs = [_step_values(step, folder) for step in recipe.steps]
-    _apply_step_overrides(recipe, configs, overrides or [])
+    _apply_step_overrides(recipe, configs, overrides)
     started = time.monotonic()
     for number, (step, config) in enumerate(zip(recipe.steps, configs, strict=True), 1):
         log.info("step %d of %d: %s", number, len(recipe.steps), step.name)
         _run_step(step, config, folder, overwrite)
-    log.info("%s done in %.0f s", path.stem, time.monotonic() - started)
-    return folder
+    log.info("%s done in %.0f s", folder.name, time.monotonic() - started)
 
 
-def _check_steps(recipe: RecipeConfig, path: Path) -> None:
+def _check_steps(recipe: RecipeConfig, path: Path | str) -> None:
     """Hold what names of steps must keep: there are some, each once, and a step needs only earlier ones.
 
     Raises:

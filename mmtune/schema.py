@@ -83,6 +83,7 @@ class DataSource:
     follow_links: bool = False  # open images that links inside image_folder lead out of it to
     columns: dict[str, str] | None = None  # our key -> the source's, such as {question: Q, answer: A}
     prompt: str | None = None  # what is asked of captions; null: the image alone
+    system: str | None = None  # system message of dialogues that have none; chat with the run starts with it too
     split: str | None = None  # of a datasets folder or hub name; null: train
     stream: bool = False  # read while training, never as a whole; resume is approximate
     limit: int | None = None  # at most this many samples, drawn once
@@ -178,6 +179,12 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig | None = None  # null: nothing is asked
+
+
+def trained_system(config: Config) -> str | None:
+    """Return the system message that the sources of a run gave its dialogues; None where they gave several, or none."""
+    given = {source.system or None for source in config.data.train}
+    return given.pop() if len(given) == 1 else None
 
 
 VERB_DEFAULTS: dict[str, dict[str, Any]] = {

@@ -8,6 +8,7 @@ from mmtune.data.template import TEMPLATES
 from mmtune.models.projector import PROJECTORS
 from mmtune.models.vision import VISION_ENCODERS
 from mmtune.recipe import VERBS, CompareConfig, EasyVQAConfig, RecipeConfig, ScenesConfig
+from mmtune.recipe_identity import CompareIdentityConfig, IdentityConfig
 from mmtune.schema import VERB_DEFAULTS
 from mmtune.shipped import find_config, shipped_configs, shipped_folder
 
@@ -48,7 +49,13 @@ def typed(values, schema):
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
 
 
-STEP_SCHEMAS = {"compare": CompareConfig, "make-scenes": ScenesConfig, "make-easy-vqa": EasyVQAConfig}
+STEP_SCHEMAS = {
+    "compare": CompareConfig,
+    "make-scenes": ScenesConfig,
+    "make-easy-vqa": EasyVQAConfig,
+    "make-identity": IdentityConfig,
+    "compare-identity": CompareIdentityConfig,
+}
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

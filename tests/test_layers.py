@@ -78,8 +78,21 @@ MAY_IMPORT = {
     "evaluate": BUILT | {"chat"},
     "export": BUILT | {"chat"},
     "benchmark": BUILT | {"training", "testing", "testing_vision"},
-    "recipe": BUILT | {"training", "evaluate", "chat"},
-    "cli": BUILT | {"training", "evaluate", "export", "chat", "recipe", "convert", "benchmark", "merge", "__init__"},
+    "recipe_identity": BUILT | {"evaluate", "chat"},
+    "recipe": BUILT | {"training", "evaluate", "chat", "recipe_identity"},
+    "cli": BUILT
+    | {
+        "training",
+        "evaluate",
+        "export",
+        "chat",
+        "recipe",
+        "recipe_identity",
+        "convert",
+        "benchmark",
+        "merge",
+        "__init__",
+    },
     "__main__": {"cli"},
 }
 """Module or package of mmtune -> what of mmtune it may import, at the top of a file or inside a function."""

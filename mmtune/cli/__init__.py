@@ -7,15 +7,30 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mmtune import __version__
-from mmtune.cli import bench, chat, compare, configs, convert, data, export, inspect, merge, plan, recipe, train
+from mmtune.cli import (
+    bench,
+    chat,
+    compare,
+    configs,
+    convert,
+    data,
+    export,
+    identity,
+    inspect,
+    merge,
+    plan,
+    recipe,
+    train,
+)
 from mmtune.cli.former_verbs import answer_for
 from mmtune.errors import Interrupted, MMTuneError
 
-VERBS = (train, plan, recipe, chat, compare, merge, export, data, inspect, bench, configs, convert)
+VERBS = (train, plan, recipe, identity, chat, compare, merge, export, data, inspect, bench, configs, convert)
 VERB_NAMES = (
     *train.VERBS,
     "plan",
     "run",
+    "identity",
     "chat",
     "compare",
     "merge",
@@ -26,7 +41,7 @@ VERB_NAMES = (
     "configs",
     "convert",
 )
-TAKES_OVERRIDES = ("pretrain", "finetune", "sft", "plan", "run", "inspect", "data", "bench")
+TAKES_OVERRIDES = ("pretrain", "finetune", "sft", "plan", "run", "identity", "inspect", "data", "bench")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130

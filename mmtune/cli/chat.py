@@ -22,7 +22,7 @@ def add(verbs: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--image", metavar="FILE", help="shown with the first question")
     parser.add_argument("--prompt", metavar="TEXT", help="ask this one question, print the answer and leave")
-    parser.add_argument("--system", metavar="TEXT", help="a system message")
+    parser.add_argument("--system", metavar="TEXT", help="a system message (the one that the run's sources gave)")
     parser.add_argument("--llm", metavar="PATH", help="where the base language model is now, if it moved")
     parser.add_argument("--vision", metavar="PATH", help="where the vision encoder is now, if it moved")
     parser.add_argument("--max-new-tokens", type=at_least_1, default=256, metavar="N", help="the longest answer (256)")
@@ -37,6 +37,8 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Chat."""
+    from pathlib import Path
+
     from rich.console import Console
 
     from mmtune.chat.generate import Decoding
@@ -45,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     from mmtune.chat.terminal import chat_loop
     from mmtune.data.image_files import open_image
     from mmtune.errors import ConfigError
+    from mmtune.run_folder import read_config
+    from mmtune.schema import trained_system
 
     if args.image is not None:
         open_image(args.image, "--image")  # a wrong path is said before the model loads
@@ -52,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
         message = "a dialogue switches among runs, and --prompt asks one. Leave one of the two out."
         raise ConfigError("--adapters", f"{message} `mmtune compare` asks several runs the same.")
     switch = AdapterSwitch([args.folder, *args.adapters], llm=args.llm, vision=args.vision)
-    session = ChatSession(switch.parts, Decoding(args.max_new_tokens, args.temperature, args.top_p), args.system)
+    system = trained_system(read_config(Path(args.folder))) if args.system is None else args.system or None
+    session = ChatSession(switch.parts, Decoding(args.max_new_tokens, args.temperature, args.top_p), system)
     if args.prompt is not None:
         print(session.ask(args.prompt, (args.image,) if args.image else ()))
     else:

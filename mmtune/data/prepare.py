@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtune.cache import cache_folder
-from mmtune.conversation import Conversation, Document, ImageSlot, Sample
+from mmtune.conversation import Conversation, Document, ImageSlot, Message, Sample
 from mmtune.data.encode import encode_batch
 from mmtune.data.finding import Finding
 from mmtune.data.formats import parse_record
@@ -45,6 +45,7 @@ class Source:
         columns: our key -> the source's name for it.
         prompt: what is asked of captions; None: nothing, the image alone.
         split: of a `datasets` folder or hub name.
+        system: the system message of dialogues that have none; None: nothing.
     """
 
     path: str
@@ -52,6 +53,7 @@ class Source:
     columns: dict[str, str] | None = None
     prompt: str | None = None
     split: str | None = None
+    system: str | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,10 @@ def parsed_record(record: Record, source: Source) -> Item:
     Raises:
         DataError: it is bad.
     """
-    return parse_record(record, source.format, columns=source.columns, prompt=source.prompt)
+    item = parse_record(record, source.format, columns=source.columns, prompt=source.prompt)
+    if source.system and isinstance(item, Conversation) and item.messages[0].role != "system":
+        return Conversation((Message("system", (source.system,)), *item.messages))
+    return item
 
 
 def record_samples(record: Record, source: Source, encoder: RecordEncoder) -> list[Sample]:

@@ -12,11 +12,12 @@ from PIL import Image
 from mmtune.build import Parts, build_parts, choose_device, load_run
 from mmtune.chat.generate import Decoding, answer_text, embed_images, generate_ids
 from mmtune.chat.session import question_message
-from mmtune.conversation import Conversation
+from mmtune.conversation import Conversation, Message
 from mmtune.errors import ConfigError
 from mmtune.evaluate.metrics import wilson_interval
 from mmtune.evaluate.questions import Question, shuffled_images, spread
 from mmtune.run_folder import read_config, require_complete
+from mmtune.schema import trained_system
 
 BASE = "base"
 CONTROLS = ("blank", "shuffled")
@@ -65,7 +66,8 @@ def compare_models(
 
     Args:
         names: run folders from before to after; `base` stands for the language model of the last one, untrained and
-            asked without image tokens.
+            asked without image tokens. Each is asked with the system message that its sources gave, `base` with that
+            of the last run.
         questions: with or without images and references.
         controls: of `CONTROLS`: the last model is asked again with these images instead of the right one.
         num_control_questions: ask the controls on so many questions, spread evenly over all; None takes all.
@@ -94,7 +96,8 @@ def compare_models(
     models = []
     for number, name in enumerate(names):
         parts = _load(name, names[-1], device or choose_device())
-        asker = Asker(parts, decoding or Decoding(max_new_tokens=64), batch_size)
+        system = trained_system(read_config(Path(names[-1] if name == BASE else name)))
+        asker = Asker(parts, decoding or Decoding(max_new_tokens=64), batch_size, system)
         label = describe_model(name)
         models.append(label)
         conditions = ("image", *(controls if number == len(names) - 1 else ())) if parts.model.vision else ("none",)
@@ -170,10 +173,11 @@ class Asker:
         parts: the model.
         decoding: how answers are chosen.
         batch_size: prompts answered together.
+        system: a system message before each question, or None.
     """
 
-    def __init__(self, parts: Parts, decoding: Decoding, batch_size: int):
-        self.parts, self.decoding, self.batch_size = parts, decoding, batch_size
+    def __init__(self, parts: Parts, decoding: Decoding, batch_size: int, system: str | None = None):
+        self.parts, self.decoding, self.batch_size, self.system = parts, decoding, batch_size, system
         self.embeds: dict[str | None, torch.Tensor] = {}
 
     def ask(self, questions: list[str], images: list[tuple[str | None, ...]]) -> list[str]:
@@ -195,8 +199,9 @@ class Asker:
         return texts
 
     def _prompt(self, text: str, images: tuple[str | None, ...]) -> list[int]:
-        message = question_message(text, tuple(path or "blank" for path in images))
-        return self.parts.encode(Conversation((message,)), add_generation_prompt=True).input_ids
+        messages = [Message("system", (self.system,))] if self.system else []
+        messages.append(question_message(text, tuple(path or "blank" for path in images)))
+        return self.parts.encode(Conversation(tuple(messages)), add_generation_prompt=True).input_ids
 
     def _image_embeds(self, images: list[tuple[str | None, ...]]) -> list[torch.Tensor | None]:
         new = sorted({path for shown in images for path in shown} - self.embeds.keys(), key=str)

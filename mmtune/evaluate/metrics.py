@@ -4,6 +4,8 @@ import math
 import re
 import string
 
+from mmtune.data.mentions import mentions
+
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -47,7 +49,16 @@ def ends_with(answer: str, references: list[str]) -> bool:
     return any(words.endswith(f" {normalize(reference)}") for reference in references)
 
 
-MATCHES = {"exact": exact, "contains": contains, "ends_with": ends_with}
+def mentions_one(answer: str, references: list[str]) -> bool:
+    """Whether one of the references stands in the answer, no character of it dropped; also in Chinese.
+
+    >>> mentions_one("法国的首都是巴黎。", ["巴黎"]), mentions_one("It is C++.", ["C"]), mentions_one("12", ["2"])
+    (True, True, False)
+    """
+    return any(mentions(answer, reference) for reference in references)
+
+
+MATCHES = {"exact": exact, "contains": contains, "ends_with": ends_with, "mentions": mentions_one}
 
 
 def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:

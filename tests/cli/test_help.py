@@ -16,6 +16,7 @@ VERBS = [
         "sft",
         "plan",
         "run",
+        "identity",
         "chat",
         "compare",
         "merge",
