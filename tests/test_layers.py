@@ -81,14 +81,16 @@ MAY_IMPORT = {
     "build_stack": BUILT - {"build", "build_data", "build_trained"},
     "build_trained": BUILT - {"build"},
     "build": BUILT,
-    "chat": BUILT,
+    "tools": {"errors", "lookup"},
+    "chat": BUILT | {"tools"},
     "merge": BUILT,
     "training": BUILT | {"chat"},
     "evaluate": BUILT | {"chat"},
     "export": BUILT | {"chat"},
     "benchmark": BUILT | {"training", "testing", "testing_vision"},
     "recipe": BUILT | {"training", "evaluate", "chat"},
-    "cli": BUILT | {"training", "evaluate", "export", "chat", "recipe", "convert", "benchmark", "merge", "__init__"},
+    "cli": BUILT
+    | {"tools", "training", "evaluate", "export", "chat", "recipe", "convert", "benchmark", "merge", "__init__"},
     "__main__": {"cli"},
 }
 """Module or package of mmtune -> what of mmtune it may import, at the top of a file or inside a function."""
