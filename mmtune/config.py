@@ -17,6 +17,7 @@ from mmtune.schema import VERB_DEFAULTS, Config, wrong_values
 from mmtune.schema_evaluation import wrong_evaluation
 from mmtune.schema_stream import wrong_streams
 from mmtune.schema_train import set_accumulation, wrong_training
+from mmtune.schema_tune import cannot_pack
 
 
 def load_config(path: Path | str, overrides: list[str] | None = None, verb: str = "finetune") -> Config:
@@ -202,6 +203,8 @@ def _defaults_for(verb: str, given: dict[str, Any]) -> dict[str, Any]:
 
     defaults = copy.deepcopy(VERB_DEFAULTS[verb])
     model = given.get("model") or {}
+    if cannot_pack(given):
+        defaults.pop("data", None)
     if (given.get("train") or {}).get("global_batch_size") is not None:
         defaults.get("train", {}).pop("gradient_accumulation_steps", None)  # it follows from the global batch
     adapter = model.get("adapter", {})
@@ -211,7 +214,8 @@ def _defaults_for(verb: str, given: dict[str, Any]) -> dict[str, Any]:
         or (model.get("llm") or {}).get("tune", "adapter") != "adapter"
     ):
         defaults["model"].pop("adapter", None)
-    if model.get("vision") is None and model.get("projector") is None:
+    is_blind = model.get("vision") is None and model.get("projector") is None
+    if is_blind or (verb == "sft" and model.get("init_from") is None):  # a new projector trains
         defaults["model"].pop("projector", None)
     return defaults
 

@@ -12,8 +12,8 @@ IMAGE_TOKEN_ID = -200
 IGNORE_INDEX = -100
 """The label of a position that is not supervised (PyTorch's default `ignore_index`)."""
 
-Role = Literal["system", "user", "assistant"]
-ROLES: tuple[str, ...] = ("system", "user", "assistant")
+Role = Literal["system", "tools", "user", "assistant", "result"]
+ROLES: tuple[str, ...] = ("system", "tools", "user", "assistant", "result")
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,34 @@ class ImageSlot:
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A call of a tool by the assistant.
+
+    Attributes:
+        name: of the tool.
+        arguments: a JSON object as text, by the tool's own names.
+    """
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
 class Message:
     """What one side says in one turn.
 
     Attributes:
-        role: `system`, `user` or `assistant`.
+        role: `system`, `user` or `assistant`; `tools`, a JSON list of those on offer; `result`, what a tool returned.
         content: texts and image slots in order. A text is always text: one that spells `<image>` or
             `<|im_end|>` is neither an image nor a control token.
         supervised: whether an answer is trained; no other role ever is.
+        calls: of tools, with which an answer ends.
     """
 
     role: Role
     content: tuple[str | ImageSlot, ...]
     supervised: bool = True
+    calls: tuple[ToolCall, ...] = ()
 
     @property
     def text(self) -> str:
@@ -67,7 +82,10 @@ class Message:
 
 @dataclass(frozen=True)
 class Conversation:
-    """One dialogue: an optional system message, then user and assistant in turns."""
+    """One dialogue: a system message and tools, both optional, then user and assistant in turns.
+
+    Behind an answer with calls stands their result, then the assistant again.
+    """
 
     messages: tuple[Message, ...]
 

@@ -100,7 +100,7 @@ class DataConfig:
     on_bad_record: Literal["error", "skip"] = "error"  # skip: leave it out and list it in data.json
     check_images: Literal["decode", "header", "none"] = "decode"  # before training; none: only that the files are there
     group_by_length: bool = False  # batches of about equal length, with or without images: less padding
-    pack_to_max_length: bool = False  # whole samples together in rows of max_length, each blind to the others
+    pack_to_max_length: bool = False  # whole samples together in rows of max_length, each blind to the others; sft: on
     padding_free: bool = True  # the samples of a batch in one row, each blind to the others; false pads them
     max_tokens_per_batch: int | None = None  # padding included; replaces train.per_device_train_batch_size
     shuffle_buffer: int = 1000  # samples of a stream that are shuffled together
@@ -149,6 +149,7 @@ class TrainConfig:
     dataloader_num_workers: int = 0  # processes that open images; any number gives the same batches
     dataloader_prefetch_factor: int = 2  # batches that each of them prepares ahead
     eval_steps: int | None = None  # steps between two evaluations; null: save_steps; 0: only at the end
+    eval_on_start: bool = False  # measure the held-out data before the first step, too
     per_device_eval_batch_size: int | None = None  # samples measured together; null: per_device_train_batch_size
     metric_for_best_model: str | None = None  # such as eval_loss; its best checkpoint is kept; see docs/validation.md
     greater_is_better: bool | None = None  # null: true for accuracies alone
@@ -202,8 +203,10 @@ VERB_DEFAULTS: dict[str, dict[str, Any]] = {
     "sft": {
         "model": {
             "llm": {"tune": "adapter"},
+            "projector": {"tune": "frozen"},  # of a run that goes on with text: nothing, weight decay neither, moves it
             "adapter": {"kind": "lora", "r": 64, "lora_alpha": 16, "lora_dropout": 0.1},
         },
+        "data": {"pack_to_max_length": True},
         "train": {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 16},
     },
 }

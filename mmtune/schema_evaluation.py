@@ -9,7 +9,7 @@ from typing import Any
 from mmtune.lookup import nearest
 from mmtune.schema import Config, DataConfig, DataSource, SampleConfig, TrainConfig
 
-HELD_OUT_METRICS = ("loss", "token_accuracy")
+HELD_OUT_METRICS = ("loss", "perplexity", "token_accuracy")
 """Of all validation data as `eval_loss`; of one of several sources as `eval_SOURCE_loss`."""
 
 TRAINING_METRICS = ("train_loss", "grad_norm")
@@ -87,6 +87,8 @@ def wrong_evaluation(config: Config) -> Iterator[str]:
     """Yield what is wrong with the keys of evaluation, each as a sentence with the mend."""
     yield from _wrong_validation(config.data)
     yield from _wrong_criterion(config)
+    if config.train.eval_on_start and not has_validation(config.data):
+        yield f"'train.eval_on_start' measures held-out data.{_NO_DATA}"
     if config.sample is not None:
         yield from _wrong_sample(config.sample, has_vision=config.model.vision is not None)
 

@@ -63,3 +63,12 @@ def wrong_method(
     if checkpoints:
         reason = "blocks that are computed again would add their keys to the prefix twice"
         yield f"'train.gradient_checkpointing' does not go with {kind}: {reason}. Set it to false."
+
+
+def cannot_pack(given: dict[str, Any]) -> bool:
+    """Whether plain values ask for what does not go with packs: other batches, a stream, a prefix before each row."""
+    data = given.get("data") or {}
+    adapter = (given.get("model") or {}).get("adapter")
+    has_prefix = isinstance(adapter, dict) and adapter.get("kind") in PREFIX_KINDS
+    streams = any(source.get("stream") for source in data.get("train") or ())
+    return bool(has_prefix or streams or data.get("group_by_length") or data.get("max_tokens_per_batch"))

@@ -41,12 +41,28 @@ def test_a_verb_sets_defaults(load):
     assert (sft.model.llm.tune, sft.model.vision, sft.model.projector) == ("adapter", None, None)
     assert sft.model.adapter == VERB_DEFAULTS["sft"]["model"]["adapter"]
     assert (sft.train.per_device_train_batch_size, sft.train.gradient_accumulation_steps) == (1, 16)
+    assert sft.data.pack_to_max_length
     pretrain = load(*SEEING, verb="pretrain")
     assert (pretrain.model.llm.tune, pretrain.model.projector.tune, pretrain.model.adapter) == ("frozen", "full", None)
     assert (pretrain.train.learning_rate, pretrain.train.per_device_train_batch_size) == (1e-3, 32)
     finetune = load(*SEEING, "model.init_from=runs/pretrain", verb="finetune")
     assert finetune.model.adapter == {"kind": "lora", "r": 64, "lora_alpha": 128, "lora_dropout": 0.05}
     assert (finetune.train.learning_rate, finetune.train.per_device_train_batch_size) == (2e-4, 16)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("data.pack_to_max_length=false",),
+        ("data.group_by_length=true",),
+        ("data.max_tokens_per_batch=4096",),
+        ("data.train.0.stream=true", "train.max_steps=5"),
+        ("model.adapter={kind: prefix_tuning, num_virtual_tokens: 4}",),
+    ],
+    ids=lambda changes: changes[0],
+)
+def test_sft_packs_unless_the_file_asks_for_what_does_not_go_with_it(load, changes):
+    assert not load(*changes).data.pack_to_max_length
 
 
 def test_the_file_and_the_command_line_win_over_the_defaults_of_the_verb(load):

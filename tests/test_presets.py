@@ -32,6 +32,7 @@ TRAINED = {
     },
     "finetune/llava_internlm2_1_8b_course": {"projector": PROJECTOR, "llm": LLM_R64},
     "sft/internlm2_1_8b_qlora": {"llm": LLM_R64},
+    "sft/internlm2_1_8b_domain": {"llm": LLM_R64},
     "sft/internlm2_1_8b_full": {"llm": WHOLE_LLM},
 }
 SHIPPED = shipped_configs()
@@ -95,6 +96,7 @@ def ready(desk, data_file, record, internlm2, tiny):
     """Return the overrides that put tiny models and data in a preset's place; `runs/pretrain` is there."""
     data_file(record("<image>\nWhat?", "A cat.", image="1.png"), record("Who?", "A model."))
     data_file(record("Who?", "A model."), name="text.json")
+    data_file({"text": "A book of one line."}, name="book.jsonl")
     common = [f"model.llm.name_or_path={internlm2}", "train.device=cpu"]
     images = [f"model.vision.name={tiny.clip}", "data.train.0.path=data.json", "data.train.0.image_folder=null"]
     small = ["train.max_steps=1", "train.per_device_train_batch_size=1", "train.dataloader_num_workers=0"]
@@ -106,6 +108,8 @@ def ready(desk, data_file, record, internlm2, tiny):
         ranks = ["model.adapter.r=8"] if has_adapter else []  # of matrices that are 16 and 32 wide
         ranks += ["model.vision.adapter.r=8"] if (model.get("vision") or {}).get("adapter") else []
         source = ["data.train.0.path=text.json"] if name.startswith("sft") else images
+        if "validation" in read_yaml(SHIPPED[name])["data"]:
+            source = ["data.train.0.path=book.jsonl", "data.validation=[{path: book.jsonl}]"]
         return [*common, *source, *small, *few, *ranks, *more]
 
     return overrides

@@ -25,7 +25,10 @@ WRONG = [
     ((f"{BEST}eval_loss",), "has no metric 'eval_loss'. Nothing is held out: give data.validation or"),
     (("train.load_best_model_at_end=true",), ", which is eval_loss where it is not set, has no metric 'eval_loss'."),
     ((HELD, f"{BEST}loss"), "may be eval_loss or train_loss. Write the one that is meant."),
-    ((HELD, f"{BEST}eval_los"), "has no metric 'eval_los'. Did you mean 'eval_loss'? Known: eval_loss, eval_token_acc"),
+    (
+        (HELD, f"{BEST}eval_los"),
+        "has no metric 'eval_los'. Did you mean 'eval_loss'? Known: eval_loss, eval_perplexity, eval_token_acc",
+    ),
     ((TWO, f"{BEST}eval_coc_loss"), "has no metric 'eval_coc_loss'. Did you mean 'eval_coco_loss'? Known:"),
     ((HELD, f"{BEST}eval_held_loss"), "has no metric 'eval_held_loss'."),
     (

@@ -104,7 +104,7 @@ def run_answers(folder):
 
 def trainer_of(parts, config, dataset):
     """A trainer of a built model that writes nothing."""
-    meter = StepMeter(parts.model, parts.transform.image_size)
+    meter = StepMeter(parts.model, parts.transform and parts.transform.image_size)
     collator = choose_collator(config, parts.model)
     writer = CheckpointWriter(Path(config.train.output_dir))
     return RunTrainer(parts.model, config, dataset, collator, lambda folder: None, meter, writer, [])

@@ -55,9 +55,16 @@ class ChatSession:
         self._add_prompt(message)
         if embeds is not None:
             self.image_embeds = embeds if self.image_embeds is None else torch.cat([self.image_embeds, embeds])
+        return self._answer()
+
+    def _answer(self) -> str:
+        """Let the model say its turn, keep it, and return it as text."""
+        return answer_text(self.parts, self._answer_ids())
+
+    def _answer_ids(self) -> list[int]:
         (new_ids,) = generate_ids(self.parts, [self.ids], [self.image_embeds], self.decoding)
         self._add_answer(new_ids)
-        return answer_text(self.parts, new_ids)
+        return new_ids
 
     def _embed(self, images: tuple[str | Path, ...]) -> torch.Tensor:
         if self.parts.transform is None:

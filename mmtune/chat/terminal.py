@@ -1,11 +1,15 @@
 """The dialogue in a terminal: a simple loop."""
 
+from collections.abc import Callable
+from typing import Any
+
 from rich.console import Console
 
 from mmtune.chat.session import ChatSession
 from mmtune.chat.switching import UNLOADED, AdapterSwitch
 from mmtune.errors import MMTuneError
 
+QUIET: dict[str, Any] = {"markup": False, "highlight": False, "style": "dim"}
 HELP = (
     "/image PATH shows an image, /reset starts anew, /adapter lists runs and switches, /exit leaves (so does Ctrl-D)."
 )
@@ -44,6 +48,17 @@ def chat_loop(session: ChatSession, console: Console, image: str | None = None, 
             console.print(f"unknown command {text.split()[0]}. {HELP}", markup=False, highlight=False)
         else:
             waiting = _ask(session, console, text, waiting)
+
+
+def call_printer(console: Console) -> Callable[[str, str], None]:
+    """Return what shows a call of a tool and its result, each on a line."""
+
+    def tell(call: str, result: str) -> None:
+        for title, text in (("call", call), ("result", result)):
+            line = " ".join(text.split())
+            console.print(f"{title}: {line if len(line) <= 200 else line[:200] + '...'}", **QUIET)
+
+    return tell
 
 
 def _read(console: Console) -> str:

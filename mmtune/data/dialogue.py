@@ -6,37 +6,53 @@ from mmtune.conversation import Conversation, Document, Message
 
 
 def check_conversation(conversation: Conversation) -> None:
-    """Hold the rules every dialogue keeps: an optional system message, then user and assistant in turns.
+    """Hold the rules every dialogue keeps: system message and tools, both optional, then user and assistant in turns.
 
-    Two turns of one role are never merged, an empty answer is never trained, and some answer is.
+    Behind an answer with calls of tools stand their result and the next answer. Two turns of one role are never
+    merged, an empty answer is never trained, and some answer is.
 
     Raises:
         ValueError: with the turn and the mend.
     """
     turns = conversation.messages
-    start = 1 if turns and turns[0].role == "system" else 0
+    start = 0
+    for role in ("system", "tools"):
+        start += len(turns) > start and turns[start].role == role
     if len(turns) - start < 2:
         raise ValueError("the dialogue needs at least one question and one answer.")
     is_supervised = False
     for number, message in enumerate(turns, 1):
         _check_characters(message, number)
-        if number <= start:
-            continue
-        expected = "user" if (number - start) % 2 else "assistant"
-        if message.role != expected:
-            raise ValueError(
-                f"turn {number} is the {message.role}'s, expected the {expected}'s. Turns alternate, user first."
-            )
-        if expected == "assistant":
-            is_supervised |= message.supervised
-            if not message.text.strip():
-                raise ValueError(f"turn {number}: the answer is empty. Give it a text, or drop the record.")
-        elif not message.content:
-            raise ValueError(f"turn {number}: the question is empty. Give it a text or an image.")
+        if number > start:
+            _check_turn(message, number, None if number == start + 1 else turns[number - 2])
+            is_supervised |= message.role == "assistant" and message.supervised
     if turns[-1].role != "assistant":
         raise ValueError(f"the dialogue ends with the {turns[-1].role}'s turn. Its last turn must be an answer.")
     if not is_supervised:
         raise ValueError("no answer is trained: each has loss or weight 0. Train one, or drop the record.")
+
+
+def _check_turn(message: Message, number: int, previous: Message | None) -> None:
+    """Hold what a turn behind another must be; the first one has None before it."""
+    if previous is None:
+        expected = "user"
+    elif previous.role != "assistant":
+        expected = "assistant"
+    else:
+        expected = "result" if previous.calls else "user"
+    if message.role != expected:
+        if expected == "result":
+            raise ValueError(f"turn {number} is the {message.role}'s, expected the result of the call before it.")
+        if message.role == "result":
+            raise ValueError(f"turn {number} is a result, and the turn before calls no tool. Add the call.")
+        raise ValueError(
+            f"turn {number} is the {message.role}'s, expected the {expected}'s. Turns alternate, user first."
+        )
+    if expected == "assistant":
+        if not message.text.strip() and not message.calls:
+            raise ValueError(f"turn {number}: the answer is empty. Give it a text, or drop the record.")
+    elif expected == "user" and not message.content:
+        raise ValueError(f"turn {number}: the question is empty. Give it a text or an image.")
 
 
 def check_document(document: Document) -> None:

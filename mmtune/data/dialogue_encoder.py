@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from mmtune.conversation import IGNORE_INDEX, ROLES, Conversation, Document, ImageSlot, Message, Sample
+from mmtune.data.call_pieces import NO_TOOLS, CallPieces
 from mmtune.data.template import ChatTemplate
 from mmtune.data.text_encoder import TextEncoder
+from mmtune.data.tool_format import ToolFormat
 
 Item = Conversation | Document
 
@@ -46,12 +48,15 @@ class DialogueEncoder:
         self.eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         self.separator: list[int] = []
         self.turns: dict[tuple[str, str | None], Turn] = {}
+        self.calls: CallPieces | None = None
         if template is not None:
             self.separator = self.encoder.piece(template.separator, behind_text=True)
-            roles = [role for role in ROLES if role != "system" or template.system is not None]
+            roles = [role for role in ROLES if template.has_place_for(role)]
             self.turns = {
                 (role, previous): self._turn(template, role, previous) for role in roles for previous in (None, *roles)
             }
+            if template.tools is not None:
+                self.calls = CallPieces(template.tools, self.encoder)
 
     def _turn(self, template: ChatTemplate, role: str, previous: str | None) -> Turn:
         before, after = template.around(role, previous)
@@ -88,6 +93,8 @@ class DialogueEncoder:
         if self.template.system is None and item.messages[0].role == "system":
             reason = "has a system message, which this chat template has no place for."
             return f"{reason} Drop it, or take another model.llm.chat_template."
+        if any(turn.role in ("tools", "result") or turn.calls for turn in item.messages):
+            return NO_TOOLS if self.calls is None else self.calls.missing
         return ""
 
     def texts_of(self, item: Item) -> list[str]:
@@ -113,12 +120,23 @@ class DialogueEncoder:
             if previous == "assistant" and len(content) != 1:
                 content = (message.text,)
             first = content[0] if content else None
+            if previous == "tools" and isinstance(first, str):
+                first = self._tools.offer_text(first)
             if isinstance(first, str) and first:
                 text = turn.glue + first
                 texts.append(self._with_prefix(text) if turn.has_prefix else text)
             if len(content) > 1:
                 texts += self._further_texts(content)
+            for call in message.calls:
+                text = self._tools.call_text(call)
+                texts.append(self._with_prefix(text) if self.calls and self.calls.has_prefix else text)
         return texts
+
+    @property
+    def _tools(self) -> ToolFormat:
+        assert self.template is not None
+        assert self.template.tools is not None
+        return self.template.tools
 
     def _further_texts(self, content: Sequence[str | ImageSlot]) -> list[str]:
         """Return the texts behind the first part of a turn. One behind an image stands as behind a control token."""
@@ -156,6 +174,9 @@ class DialogueEncoder:
             begin, content = len(ids), message.content
             if previous == "assistant":
                 ids += next(waiting) if any(content) else turn.before_no_text
+                for number in range(len(message.calls)):
+                    assert self.calls is not None
+                    ids += self.calls.around(next(waiting), is_first_said=not number and not any(content))
                 ids += turn.after
                 if message.supervised:
                     spans.append((begin, len(ids)))

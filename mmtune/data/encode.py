@@ -36,7 +36,7 @@ def encode(
         tokenizer: a `PreTrainedTokenizerFast`, or what has its `backend_tokenizer`.
         num_image_tokens: how many ids one image takes; 576 for CLIP ViT-L/14-336.
         max_length: ids beyond it are cut, images included. An image is kept whole or dropped with all that follows.
-        add_generation_prompt: the last message is a user turn to be answered.
+        add_generation_prompt: the last message is a user turn, or a tool's result, to be answered.
         place: `file:line`, kept for messages.
 
     Returns:
@@ -45,7 +45,9 @@ def encode(
     Raises:
         DataError: there is an image and `num_image_tokens` is 0, or a system message that the template cannot hold.
     """
-    assert add_generation_prompt == (conversation.messages[-1].role == "user"), "the last turn must fit the purpose"
+    assert add_generation_prompt == (conversation.messages[-1].role in ("user", "result")), (
+        "the last turn must fit the purpose"
+    )
     return _one(conversation, template, tokenizer, num_image_tokens, max_length, place)[0]
 
 
@@ -137,7 +139,7 @@ def _cut(sample: Sample, num_image_tokens: int, max_length: int | None) -> Sampl
 def prompt_ids(
     message: Message, template: ChatTemplate, tokenizer: Any, num_image_tokens: int, previous: str | None = None
 ) -> list[int]:
-    """Return the ids of a system or user turn, up to where the answer begins.
+    """Return the ids of a turn that is not the assistant's, up to where the answer begins.
 
     Args:
         message: the turn.

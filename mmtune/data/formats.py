@@ -9,6 +9,7 @@ from typing import Any
 
 from mmtune.conversation import Conversation, Document
 from mmtune.data.dialogue import check_conversation, check_document, kind_of
+from mmtune.data.formats_agents import is_msagent, moss, msagent
 from mmtune.data.formats_text import PAIRS, alpaca, caption, half_pair, oasst, pairs, text
 from mmtune.data.formats_turns import llava, messages, sharegpt
 from mmtune.data.record import Record
@@ -26,6 +27,8 @@ FORMATS: dict[str, Format] = {
     "pairs": pairs,
     "caption": caption,
     "text": text,
+    "moss": moss,
+    "msagent": msagent,
 }
 """Format -> what reads a record of it."""
 
@@ -37,9 +40,10 @@ KEYS_OF_FORMATS: tuple[tuple[str, tuple[str, ...]], ...] = (
     *(("pairs", pair) for pair in PAIRS),
     ("caption", ("caption",)),
     ("text", ("text",)),
+    ("moss", ("chat",)),
 )
 """Format and the keys by which it is known: the first line whose keys all have a value counts. `sharegpt` has the keys
-of `llava`, and `oasst` is known by its tree: `_detected` tells them apart."""
+of `llava`, and `oasst` is known by its tree, MS-Agent by its marks: `_detected` tells them apart."""
 
 NEAR_KEYS = {
     "conversation": "conversations",
@@ -54,6 +58,7 @@ NEAR_KEYS = {
 COLUMNS = (
     *("conversations", "messages", "image", "images", "caption", "prompt", "text", "system", "tools"),
     *("instruction", "input", "output", "history", "question", "answer", "response", "completion", "query"),
+    *("chat", "meta_instruction"),
 )
 """The keys that `columns` may give a record."""
 
@@ -112,6 +117,8 @@ def parse_record(
 
 def _detected(value: dict[str, Any]) -> str:
     if (turns := value.get("conversations")) is not None:
+        if is_msagent(turns):
+            return "msagent"
         first = turns[0] if isinstance(turns, list) and turns else None
         is_sharegpt = "system" in value or "tools" in value or (isinstance(first, dict) and "role" in first)
         return "sharegpt" if is_sharegpt else "llava"

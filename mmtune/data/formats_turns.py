@@ -4,6 +4,15 @@ from typing import Any
 
 from mmtune.conversation import Conversation, ImageSlot, Message
 from mmtune.data.dialogue import kind_of, optional_text
+from mmtune.data.formats_tools import (
+    CALL_ROLES,
+    RESULT_ROLES,
+    add_result,
+    calls_of_text,
+    calls_of_turn,
+    result_text,
+    with_tools,
+)
 from mmtune.data.image_values import ImageQueue, image_slot, images_of
 
 LLAVA_ROLES = {
@@ -14,8 +23,6 @@ LLAVA_ROLES = {
     "assistant": "assistant",
 }
 MESSAGES_ROLES = {"system": "system", "user": "user", "assistant": "assistant", "developer": "system"}
-TOOL_ROLES = ("function_call", "observation", "function_response", "tool", "tools", "tool_call", "function")
-TOOL_KEYS = ("tool_calls", "function_call")
 SUPERVISED_KEYS = ("loss", "weight")
 
 
@@ -35,8 +42,8 @@ def sharegpt(record: dict[str, Any]) -> Conversation:
     r"""ShareGPT as LLaMA-Factory writes it: LLaVA's turns, or `role` and `content`; `system` and `images` beside them.
 
     `{"conversations": [{"role": "user", "content": "<image>What?"}, ...], "system": "Be kind.", "images": ["a.jpg"]}`.
+    `tools` may stand beside them; `function_call` turns hold calls as JSON, `observation` turns what they returned.
     """
-    _refuse_tools(record)
     queue = ImageQueue(images_of(record))
     turns = _turns(record, "conversations")
     has_roles = isinstance(turns[0], dict) and "role" in turns[0] if turns else False
@@ -47,7 +54,7 @@ def sharegpt(record: dict[str, Any]) -> Conversation:
         if messages and messages[0].role == "system":
             raise ValueError("has 'system' and a system turn. Keep one of the two.")
         messages = (Message("system", (system,)), *messages)
-    return Conversation(messages)
+    return Conversation(with_tools(messages, record))
 
 
 def messages(record: dict[str, Any]) -> Conversation:
@@ -55,14 +62,13 @@ def messages(record: dict[str, Any]) -> Conversation:
 
     A content is a text, in which `<image>` marks of the user place `images`, or a list of parts: `text`, `image_url`,
     and `image`, which takes the next of `images` where it names none. An answer with `loss` or `weight` 0 is not
-    trained.
+    trained. `tools` may stand beside them, `tool_calls` in answers; `tool` turns hold what they returned.
     """
-    _refuse_tools(record)
     queue = ImageQueue(images_of(record))
     turns = _turns(record, "messages")
     found = _messages(turns, MESSAGES_ROLES, "system, user, assistant", ("role", "content"), queue)
     queue.check("user's text")
-    return Conversation(found)
+    return Conversation(with_tools(found, record))
 
 
 def _turns(record: dict[str, Any], key: str) -> list[Any]:
@@ -74,51 +80,49 @@ def _turns(record: dict[str, Any], key: str) -> list[Any]:
     return value
 
 
-def _refuse_tools(record: dict[str, Any]) -> None:
-    if record.get("tools") not in (None, "", "[]", []):
-        raise ValueError("has 'tools', but the use of tools is not trained here. Drop the record.")
-
-
 def _messages(
     turns: list[Any], roles: dict[str, str], known: str, keys: tuple[str, str], queue: ImageQueue
 ) -> tuple[Message, ...]:
     """Return the message of each turn; `known` names the roles for the error, `keys` where role and content stand."""
     role_key, content_key = keys
-    found = []
+    found: list[Message] = []
     for number, turn in enumerate(turns, 1):
         if not isinstance(turn, dict):
             raise ValueError(
                 f"turn {number} must be an object with '{role_key}' and '{content_key}' (got {kind_of(turn)})."
             )
         name, content = turn.get(role_key), turn.get(content_key)
-        role = roles.get(name) if isinstance(name, str) else None
+        if name in RESULT_ROLES:
+            add_result(found, result_text(content, number))
+            continue
+        role = "assistant" if name in CALL_ROLES else roles.get(name) if isinstance(name, str) else None
         if role is None:
             raise ValueError(_unknown_role(name, number, role_key, known))
         supervised = len(turn) == 2 or _is_supervised(turn, role, number)
+        calls = calls_of_text(content, number) if name in CALL_ROLES else calls_of_turn(turn, number)
+        if calls and role != "assistant":
+            raise ValueError(f"turn {number}: the {role}'s turn calls a tool. Only answers do.")
         parts: tuple[str | ImageSlot, ...]
-        if isinstance(content, str):
+        if calls and (name in CALL_ROLES or content is None or content == ""):
+            parts = ()
+        elif isinstance(content, str):
             parts = queue.split_marks(content) if role == "user" else (content,)
         elif isinstance(content, list) and content_key == "content":
             parts = _parts(content, role, number, queue)
         else:
             raise ValueError(f"turn {number}: '{content_key}' must be a text (got {kind_of(content)}).")
-        found.append(Message(role, parts, supervised))  # type: ignore[arg-type]
+        found.append(Message(role, parts, supervised, calls))  # type: ignore[arg-type]
     return tuple(found)
 
 
 def _unknown_role(name: Any, number: int, role_key: str, known: str) -> str:
     if not isinstance(name, str):
         return f"turn {number}: '{role_key}' must name the role (got {kind_of(name)})."
-    if name in TOOL_ROLES:
-        return f"turn {number} is of a tool (role '{name}'); the use of tools is not trained here. Drop the record."
     return f"turn {number} has the unknown role '{name:.40}'. Roles are {known}."
 
 
 def _is_supervised(turn: dict[str, Any], role: str, number: int) -> bool:
     """Whether a turn is trained, as its `loss` or `weight` says."""
-    for key in TOOL_KEYS:
-        if turn.get(key):
-            raise ValueError(f"turn {number} calls a tool ('{key}'); that is not trained here. Drop the record.")
     supervised = True
     for key in SUPERVISED_KEYS:
         value = turn.get(key)

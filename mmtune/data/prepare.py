@@ -203,8 +203,8 @@ def _hashes(item: Item) -> tuple[int, int, int]:
     if isinstance(item, Document):
         number = _hash(item.text)
         return number, 0, number
-    texts = ["\x1f".join([message.role, *map(_content, message.content)]) for message in item.messages]
-    end = 2 if item.messages[0].role == "system" else 1
+    texts = ["\x1f".join([each.role, *map(_content, each.content), *map(repr, each.calls)]) for each in item.messages]
+    end = next(number for number, message in enumerate(item.messages, 1) if message.role == "user")
     return _hash("\x1e".join(texts[:end])), _hash(texts[end]), _hash("\x1e".join(texts))
 
 

@@ -5,9 +5,9 @@ is one entry of `TEMPLATES`; the one that a tokenizer brings is read in `templat
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-MARK = "{text}"
+from mmtune.data.tool_format import INTERNLM2_TOOLS, MARK, QWEN_TOOLS, ToolFormat
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class ChatTemplate:
         user_after_system: around the user turn behind a system message, where the two are one turn; None: as `user`.
         bos: whether a dialogue opens with the tokenizer's BOS token.
         stop: the tokens that end a generated answer, besides the tokenizer's EOS.
+        tools: how tools are written; None where the format has no place for them.
     """
 
     system: str | None
@@ -35,6 +36,7 @@ class ChatTemplate:
     user_after_system: str | None = None
     bos: bool = True
     stop: tuple[str, ...] = ()
+    tools: ToolFormat | None = None
 
     def __post_init__(self) -> None:
         for piece in (self.system, self.user, self.user_after_system):
@@ -53,6 +55,9 @@ class ChatTemplate:
         if role == "system":
             assert self.system is not None, "this template has no place for a system message"
             piece = self.system
+        elif role in ("tools", "result"):
+            assert self.tools is not None, "this template has no place for tools"
+            piece = self.tools.offer if role == "tools" else self.tools.result
         elif previous == "system" and self.user_after_system is not None:
             piece = self.user_after_system
         else:
@@ -73,10 +78,17 @@ class ChatTemplate:
             rendered, previous = rendered + before + text + after, role
         return rendered
 
+    def has_place_for(self, role: str) -> bool:
+        """Whether the format knows a role."""
+        places = {"system": self.system, "tools": self.tools, "result": self.tools}
+        return places.get(role, self.user) is not None
+
     @property
     def literals(self) -> str:
         """All pieces in one text."""
-        pieces = (self.system, self.user, self.user_after_system, self.opening, self.answer_start, self.answer_end)
+        pieces = [self.system, self.user, self.user_after_system, self.opening, self.answer_start, self.answer_end]
+        if self.tools is not None:
+            pieces += [self.tools.offer, self.tools.call, self.tools.result]
         return "".join(piece for piece in (*pieces, self.separator, *self.stop) if piece)
 
 
@@ -100,6 +112,7 @@ TEMPLATES: dict[str, ChatTemplate] = {
         separator="\n",
         bos=True,
         stop=("<|im_end|>",),
+        tools=INTERNLM2_TOOLS,
     ),
     # internlm/internlm-chat-7b, `build_inputs` of its modeling_internlm.py; the system line is XTuner's.
     "internlm_chat": ChatTemplate(
@@ -112,7 +125,7 @@ TEMPLATES: dict[str, ChatTemplate] = {
     # OpenAI ChatML, as SmolLM2 and Qwen use it: no BOS. No default system prompt is ever added.
     "chatml": _CHATML,
     # Qwen/Qwen2.5-7B-Instruct, tokenizer_config.json, without its default system prompt; Qwen3 without thinking.
-    "qwen_chat": _CHATML,
+    "qwen_chat": replace(_CHATML, tools=QWEN_TOOLS),
     # meta-llama/Llama-2-7b-chat-hf, tokenizer_config.json: each round between BOS and EOS, no default system prompt.
     "llama2_chat": ChatTemplate(
         system="<s>[INST] <<SYS>>\n{text}\n<</SYS>>\n\n",

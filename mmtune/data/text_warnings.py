@@ -22,8 +22,16 @@ _KINDS = {
     "assistant": ("mark", "control", "html", "mojibake"),
     "system": ("mark", "mojibake"),
     "user": ("mark", "mojibake"),
+    "tools": ("mojibake",),
+    "result": ("mojibake",),
 }
-_NAMES = {"assistant": "the answer", "system": "the system message", "user": "the question"}
+_NAMES = {
+    "assistant": "the answer",
+    "system": "the system message",
+    "user": "the question",
+    "tools": "the list of tools",
+    "result": "the result",
+}
 
 
 def text_warnings(conversation: Conversation) -> list[str]:

@@ -80,6 +80,7 @@ def training_arguments(
             save_steps=max(config.save_steps, 1),
             eval_strategy="steps" if has_evaluation else "no",
             eval_steps=steps_between_evaluations(config) or NEVER,
+            eval_on_start=config.eval_on_start and has_evaluation,
             per_device_eval_batch_size=config.per_device_eval_batch_size or size,
             metric_for_best_model=metric and f"eval_{metric.removeprefix('eval_')}",
             greater_is_better=is_greater_better(config),

@@ -38,9 +38,9 @@ class Evaluation:
         self.batches = eval_batches(held_out.samples.lengths, size, budget)
 
     def measure(self, model: VisionLanguageModel, prepare: Callable[[Batch], Batch]) -> dict[str, float]:
-        """Return `eval_loss` and `eval_token_accuracy`; of several sources also theirs, as `eval_SOURCE_loss`.
+        """Return `eval_loss`, perplexity and token accuracy; of several sources also theirs, as `eval_SOURCE_loss`.
 
-        Each is the mean over supervised tokens, however samples are batched.
+        Each is of the mean over supervised tokens, however samples are batched.
 
         Args:
             model: in eval mode.
@@ -80,7 +80,12 @@ class Evaluation:
 
 def _means(prefix: str, sums: np.ndarray) -> dict[str, float]:
     loss, right, tokens = sums.tolist()
-    return {f"{prefix}_loss": loss / tokens, f"{prefix}_token_accuracy": right / tokens}
+    perplexity = float(np.exp(np.float64(loss / tokens)))
+    return {
+        f"{prefix}_loss": loss / tokens,
+        f"{prefix}_perplexity": perplexity,
+        f"{prefix}_token_accuracy": right / tokens,
+    }
 
 
 def eval_batches(lengths: np.ndarray, batch_size: int, max_tokens: int | None = None) -> list[list[int]]:

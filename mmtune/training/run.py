@@ -138,6 +138,7 @@ def _fit(trainer: RunTrainer, checkpoint: Path | None, plan: Plan | None, interr
     """Train to the end, or until a signal or a fault says otherwise."""
     writer = trainer.writer
     trainer.add_callback(interruption)
+    trainer.args.eval_on_start &= checkpoint is None  # a run that goes on was measured when it began
 
     def out_of_memory() -> str:
         step, batch = trainer.state.global_step + 1, trainer.batch_under_way

@@ -24,6 +24,8 @@ DETECTED = [
     ("pairs", {"query": "Hi", "response": "Hello."}),
     ("caption", {"caption": "A cat.", "image": "a.jpg"}),
     ("text", {"text": "All of it."}),
+    ("moss", {"chat": {"turn_1": {"Human": "<|Human|>: Hi<eoh>", "MOSS": "<|MOSS|>: Hello.<eom>"}}}),
+    ("msagent", {"conversations": "[{'from': 'user', 'value': 'Hi'}, {'from': 'assistant', 'value': 'Hello.'}]"}),
 ]
 
 

@@ -32,29 +32,6 @@ def test_sharegpt_takes_roles_a_system_key_and_images():
     assert "has 'system' and a system turn. Keep one of the two." in error_of(value)
 
 
-@pytest.mark.parametrize("role", ["function_call", "observation", "tool"])
-@pytest.mark.parametrize("form", ["llava", "sharegpt", "messages"])
-def test_tools_are_refused(role, form):
-    words = f"turn 2 is of a tool (role '{role}'); the use of tools is not trained here. Drop the record."
-    key, role_key, text_key = {
-        "llava": ("conversations", "from", "value"),
-        "sharegpt": ("conversations", "role", "content"),
-        "messages": ("messages", "role", "content"),
-    }[form]
-    roles = ("user", role, "assistant")
-    assert error_of({key: [{role_key: each, text_key: "x"} for each in roles]}, form) == words
-
-
-def test_calls_and_descriptions_of_tools_are_refused():
-    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
-    assert "turn 2 calls a tool ('tool_calls'); that is not trained here" in error_of(talk_of("Hi", call))
-    for value in (talk_of("Hi", "Hello."), {"conversations": [], "system": ""}):
-        assert "has 'tools', but the use of tools is not trained" in error_of(value | {"tools": [{"name": "f"}]})
-    assert (
-        parse(talk_of("Hi", {**call, "content": "Hello.", "tool_calls": None}, tools=[])).messages[1].text == "Hello."
-    )
-
-
 def test_parts_of_a_content_stand_in_place():
     data = "data:image/png;base64," + base64.b64encode(b"png").decode()
     parts = [

@@ -25,7 +25,7 @@ RUNS = {
     "finetune accumulated": ("finetune", (*ACCUMULATED, "train.neftune_noise_alpha=5", "data.train.0.repeat=2.5")),
     "finetune grouped": ("finetune", GROUPED),
     "sft packed": ("sft", PACKED),
-    "sft": ("sft", ("train.dataloader_num_workers=1", ONE)),
+    "sft": ("sft", ("train.dataloader_num_workers=1", "data.pack_to_max_length=false", ONE)),
 }
 
 
