@@ -82,13 +82,16 @@ def kill_and_start_again(workspace, seed, num_kills):
     assert run(["pretrain", "pretrain.yaml", "train.save_steps=0"], workspace)[0] == 0
     code, seconds = run(command("straight"), workspace)
     assert code == 0, (workspace / "stderr.txt").read_text()
+    num_steps = newest_step(workspace / "runs/straight")
     rng, kills, reached = random.Random(seed), 0, []
     folder = workspace / "runs/killed"
     while kills < num_kills:
+        before = newest_step(folder)
+        left = seconds * max(0.3, 1 - before / num_steps)  # of a run that comes to its end nothing is seen
         process = start(command("killed", "--resume"), workspace)
         if kills % 2:  # soon after it has come further; else at any moment from its start
-            wait_for_a_later_checkpoint(process, folder, reached[-1])
-        if not kill(process, rng.uniform(0.0, 0.3 if kills % 2 else seconds)):
+            wait_for_a_later_checkpoint(process, folder, before)
+        if not kill(process, rng.uniform(0.0, 0.3 if kills % 2 else left)):
             assert process.exitcode == 0, (workspace / "stderr.txt").read_text()
             shutil.rmtree(folder)  # it came to its end: from the beginning again
             continue
