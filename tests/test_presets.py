@@ -34,6 +34,12 @@ TRAINED = {
     "sft/internlm2_1_8b_qlora": {"llm": LLM_R64},
     "sft/internlm2_1_8b_domain": {"llm": LLM_R64},
     "sft/internlm2_1_8b_full": {"llm": WHOLE_LLM},
+    "sft/identity_internlm2_1_8b": {"llm": LLM_R64 // 4},
+    "sft/alpaca": {"llm": LLM_R64},
+    "sft/medqa": {"llm": LLM_R64},
+    "sft/messages": {"llm": LLM_R64},
+    "sft/mix": {"llm": LLM_R64},
+    "sft/pretrain_text": {"llm": LLM_R64},
 }
 SHIPPED = shipped_configs()
 
@@ -107,7 +113,7 @@ def ready(desk, data_file, record, internlm2, tiny):
         has_adapter = not name.startswith("pretrain") and model["llm"].get("tune", "adapter") == "adapter"
         ranks = ["model.adapter.r=8"] if has_adapter else []  # of matrices that are 16 and 32 wide
         ranks += ["model.vision.adapter.r=8"] if (model.get("vision") or {}).get("adapter") else []
-        source = ["data.train.0.path=text.json"] if name.startswith("sft") else images
+        source = ["data.train=[{path: text.json}]"] if name.startswith("sft") else images
         if "validation" in read_yaml(SHIPPED[name])["data"]:
             source = ["data.train.0.path=book.jsonl", "data.validation=[{path: book.jsonl}]"]
         return [*common, *source, *small, *few, *ranks, *more]

@@ -507,8 +507,14 @@ def test_chat_with_a_missing_image(mistake, desk):
         ({"question": ""}, "questions.json:1: a question is an object with a text under 'question'."),
         ({"text": "What?"}, "questions.json:1: a question is an object with a text under 'question'."),
         ({"question": "What?", "answer": "x"}, "unknown key 'answer'. Known: id, image, question, reference"),
-        ({"question": "What?", "match": "fuzzy"}, "unknown match 'fuzzy'. Known: exact, contains, ends_with."),
-        ({"question": "What?", "match": ["exact"]}, "unknown match '['exact']'. Known: exact, contains, ends_with."),
+        (
+            {"question": "What?", "match": "fuzzy"},
+            "unknown match 'fuzzy'. Known: exact, contains, ends_with, mentions.",
+        ),
+        (
+            {"question": "What?", "match": ["exact"]},
+            "unknown match '['exact']'. Known: exact, contains, ends_with, mentions.",
+        ),
         ({"question": "What?", "reference": 5}, "'reference' is a text, a list of texts or null (got 5)."),
         ({"question": "What?"}, "nope: no such folder"),
     ],

@@ -58,7 +58,7 @@ FAMILIES = {
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_pieces_are_those_of_the_table(with_jinja, name):
-    assert chat_template("tokenizer", with_jinja(FAMILIES[name])) == TEMPLATES[name]
+    assert chat_template("tokenizer", with_jinja(FAMILIES[name])) == replace(TEMPLATES[name], tools=None)
 
 
 def test_an_end_of_its_own_is_found(with_jinja):
@@ -73,7 +73,7 @@ def test_generation_tags_change_nothing(with_jinja):
 def test_a_default_system_prompt_stands_where_a_dialogue_has_none(with_jinja):
     template = chat_template("tokenizer", with_jinja(published.QWEN25))
     default = "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
-    assert template == replace(TEMPLATES["qwen_chat"], opening=default)
+    assert template == replace(TEMPLATES["qwen_chat"], opening=default, tools=None)
 
 
 @pytest.mark.parametrize("jinja", [*FAMILIES.values(), published.DEEPSEEK, published.QWEN25, published.LLAMA31])
