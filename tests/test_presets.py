@@ -101,7 +101,7 @@ def internlm2(tmp_path_factory):
 def ready(desk, data_file, record, internlm2, tiny):
     """Return the overrides that put tiny models and data in a preset's place; `runs/pretrain` is there."""
     data_file(record("<image>\nWhat?", "A cat.", image="1.png"), record("Who?", "A model."))
-    data_file(record("Who?", "A model."), name="text.json")
+    data_file(record("Who?", "A model."), record("Why?", "To see."), name="text.json")
     data_file({"text": "A book of one line."}, name="book.jsonl")
     common = [f"model.llm.name_or_path={internlm2}", "train.device=cpu"]
     images = [f"model.vision.name={tiny.clip}", "data.train.0.path=data.json", "data.train.0.image_folder=null"]
