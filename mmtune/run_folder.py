@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtune.config import config_from_values, read_yaml, to_yaml
-from mmtune.durable import sync_file, sync_folder
+from mmtune.durable import sync_file, sync_files, sync_folder, written_beside
 from mmtune.errors import CheckpointError
 from mmtune.hashing import file_hash
 from mmtune.schema import Config
@@ -85,12 +85,11 @@ def write_manifest(folder: Path, **facts: Any) -> None:
         is_own = name != MANIFEST_FILE and not name.startswith(NOT_OF_THE_RUN)
         if path.is_file() and is_own:
             files[name] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
-    for name in files:
-        sync_file(folder / name)
-    beside = folder / f".{MANIFEST_FILE}.part"
-    write_json(beside, {"complete": True, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts, "files": files})
-    sync_file(beside)
-    beside.replace(folder / MANIFEST_FILE)
+    sync_files(folder / name for name in files)
+    values = {"complete": True, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts, "files": files}
+    with written_beside(folder / MANIFEST_FILE) as beside:
+        write_json(beside, values)
+        sync_file(beside)
     for place in {(folder / name).parent for name in files} | {folder}:
         sync_folder(place)
 

@@ -59,6 +59,15 @@ class BatchSampler(Sampler[list[int]]):
         return len(self.budgeted) if self.budgeted is not None else -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
+        return iter([batch.tolist() for batch in self.batches()])
+
+    @property
+    def is_composed_anew(self) -> bool:
+        """Whether the epochs have different batches; else only their order is new."""
+        return self.budgeted is None and self.batch_size > 1
+
+    def batches(self) -> list[np.ndarray]:
+        """Return the batches of the epoch, each int64[rows]."""
         rng = np.random.default_rng((self.seed, self.epoch))
         if self.budgeted is not None:
             batches = [self.budgeted[number] for number in rng.permutation(len(self.budgeted))]
@@ -66,17 +75,15 @@ class BatchSampler(Sampler[list[int]]):
             batches = self._grouped(rng)
         else:
             batches = _cut(rng.permutation(len(self.lengths)), self.batch_size)
-        if self.epoch == 0:
-            batches = self._largest_first(batches)
-        return iter([batch.tolist() for batch in batches])
+        return self._largest_first(batches) if self.epoch == 0 else batches
 
     def _largest_first(self, batches: list[np.ndarray]) -> list[np.ndarray]:
         size = self.batches_per_step
-        costs = [len(batch) * int(self.lengths[batch].max()) for batch in batches]
         num_whole = (len(self.lengths) // self.batch_size if self.budgeted is None else len(batches)) // size
         if not num_whole:
             return batches
-        first = max(range(num_whole), key=lambda step: max(costs[step * size : (step + 1) * size])) * size
+        costs = padded_sizes(batches, self.lengths)[: num_whole * size]
+        first = int(costs.reshape(num_whole, size).max(1).argmax()) * size
         return batches[first : first + size] + batches[:first] + batches[first + size :]
 
     def _grouped(self, rng: np.random.Generator) -> list[np.ndarray]:
@@ -106,3 +113,23 @@ class BatchSampler(Sampler[list[int]]):
 
 def _cut(rows: np.ndarray, size: int) -> list[np.ndarray]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def padded_sizes(batches: list[np.ndarray], lengths: np.ndarray) -> np.ndarray:
+    """Return the tokens of each batch, its rows padded to their longest: int[B].
+
+    Args:
+        batches: rows of each; none is empty.
+        lengths: int[R] tokens of each row.
+    """
+    return np.array([len(batch) for batch in batches]) * _reduced(np.maximum, batches, lengths)
+
+
+def joined_sizes(batches: list[np.ndarray], lengths: np.ndarray) -> np.ndarray:
+    """Return the tokens of each batch without padding: int[B]; arguments as `padded_sizes`."""
+    return _reduced(np.add, batches, lengths)
+
+
+def _reduced(combine: np.ufunc, batches: list[np.ndarray], values: np.ndarray) -> np.ndarray:
+    starts = np.cumsum([0, *(len(batch) for batch in batches[:-1])])
+    return combine.reduceat(values[np.concatenate(batches)], starts)

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
 
+from mmtune.durable import written_beside
 from mmtune.errors import CheckpointError
 from mmtune.run_folder import is_complete, write_json
 from mmtune.schema import TrainConfig
@@ -37,9 +38,8 @@ def write_best(folder: Path, values: dict[str, Any] | None) -> int | None:
     if values is None:
         path.unlink(missing_ok=True)
         return None
-    beside = path.with_name(f".{BEST_FILE}.part")
-    write_json(beside, values)
-    beside.replace(path)
+    with written_beside(path) as beside:
+        write_json(beside, values)
     return values["step"]
 
 

@@ -2,12 +2,12 @@
 
 import logging
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
 import torch
 
+from mmtune.data.batches import joined_sizes, padded_sizes
 from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.stream import StreamDataset
 from mmtune.models.kept_memory import measure_blocks, measure_images
@@ -25,7 +25,7 @@ MARGIN = 0.1
 """Share of the free memory that is left alone: gradients of activations, kernels' workspace, fragments."""
 
 MAX_EPOCHS = 3
-"""Epochs whose batches are looked through for the largest one; they differ in their order alone."""
+"""Epochs whose batches are looked through for the largest one."""
 
 
 @dataclass(frozen=True)
@@ -154,14 +154,17 @@ def largest_batch(config: Config, rows: SampleDataset | PackedDataset | StreamDa
         return LargestBatch((config.data.max_length,) * size, size if config.model.vision else 0)
     sampler, lengths, num_images = batch_sampler(config, rows), rows.lengths, rows.num_images
     found = LargestBatch((), 0)
-    for epoch in range(min(math.ceil(config.train.num_train_epochs), MAX_EPOCHS)):
+    num_epochs = min(math.ceil(config.train.num_train_epochs), MAX_EPOCHS) if sampler.is_composed_anew else 1
+    for epoch in range(num_epochs):
         sampler.set_epoch(epoch)
-        for batch in sampler:
-            sizes: Sequence[int] = lengths[batch].tolist()
+        batches = sampler.batches()
+        tokens = (joined_sizes if config.data.padding_free else padded_sizes)(batches, lengths)
+        if tokens.max() > found.num_tokens:
+            batch = batches[int(tokens.argmax())]
+            sizes: list[int] = lengths[batch].tolist()
             if not config.data.padding_free:
                 sizes = [max(sizes)] * len(sizes)
-            if sum(sizes) > found.num_tokens:
-                found = LargestBatch(tuple(sizes), int(num_images[batch].sum()))
+            found = LargestBatch(tuple(sizes), int(num_images[batch].sum()))
     return found
 
 

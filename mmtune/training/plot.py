@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from mmtune.durable import written_beside
+
 PLOT_FILE = "loss.png"
 MOST_POINTS = 2000
 FEW_POINTS = 20
@@ -46,9 +48,8 @@ def plot_loss(entries: list[dict[str, Any]], path: Path, title: str = "") -> Non
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    beside = path.with_name(f"{path.name}.part")
-    figure.savefig(beside, format="png")
-    beside.replace(path)
+    with written_beside(path) as beside:
+        figure.savefig(beside, format="png")
 
 
 def points(entries: list[dict[str, Any]], key: str) -> list[tuple[int, float]]:

@@ -15,10 +15,12 @@ from mmtune.chat.generate import Decoding
 from mmtune.chat.session import ChatSession
 from mmtune.conversation import ImageSlot
 from mmtune.data.image_check import check_image
+from mmtune.durable import written_beside
 from mmtune.errors import ConfigError
+from mmtune.logs import rank
 from mmtune.schema import Config, SampleConfig
 from mmtune.schema_evaluation import Question, questions_of
-from mmtune.training.callbacks import read_log
+from mmtune.training.callbacks import drop_after, read_log
 from mmtune.training.interruption import Interruption
 from mmtune.training.meter import StepMeter
 from mmtune.training.undisturbed import undisturbed
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 SAMPLES_FILE = "samples.jsonl"
 PAGE_FILE = "samples.md"
 SHOWN_CHARACTERS = 60
+BEFORE_ALL = -1
+"""A step before the first: a run that starts anew asks anew, before step 1 too."""
 HEADER = "# Sample answers\n\nGreedy answers to the questions of `sample`, asked while training.\n"
 
 
@@ -81,16 +85,14 @@ class SampleAnswers(TrainerCallback):
         self.config, self.parts, self.folder, self.meter = config, parts, folder, meter
         self.interruption = interruption
         self.questions = questions_of(config)
-        self.entries = [
-            entry for entry in read_log(folder / SAMPLES_FILE) if first_step and entry["step"] <= first_step
-        ]
+        self.path = folder / SAMPLES_FILE
+        if rank() == 0:
+            drop_after(self.path, first_step or BEFORE_ALL)
+        self.entries = read_log(self.path)
         self.asked_at = {entry["step"] for entry in self.entries}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask before the first step."""
-        if state.is_world_process_zero:
-            lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in self.entries)
-            (self.folder / SAMPLES_FILE).write_text(lines, encoding="utf-8")
         if state.global_step == 0:
             self._ask(state)
 
@@ -108,8 +110,7 @@ class SampleAnswers(TrainerCallback):
         if state.global_step in self.asked_at or not state.is_world_process_zero:
             return
         decoding = Decoding(max_new_tokens=self.config.max_new_tokens)
-        path = self.folder / SAMPLES_FILE
-        with self.meter.aside(), undisturbed(self.parts.model), path.open("a", encoding="utf-8") as file:
+        with self.meter.aside(), undisturbed(self.parts.model), self.path.open("a", encoding="utf-8") as file:
             for question, images in self.questions:
                 answer = ChatSession(self.parts, decoding, self.config.system).ask(question, images)
                 entry = {"step": state.global_step, "question": question, "images": list(images), "answer": answer}
@@ -117,9 +118,8 @@ class SampleAnswers(TrainerCallback):
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")
                 log.info("step %d: %s -> %s", state.global_step, _short(question, images), _shown(answer))
         self.asked_at.add(state.global_step)
-        beside = self.folder / f"{PAGE_FILE}.part"
-        beside.write_text(page(self.questions, self.entries, self.folder), encoding="utf-8")
-        beside.replace(self.folder / PAGE_FILE)
+        with written_beside(self.folder / PAGE_FILE) as beside:
+            beside.write_text(page(self.questions, self.entries, self.folder), encoding="utf-8")
 
 
 def page(questions: list[Question], entries: list[dict[str, Any]], folder: Path) -> str:
