@@ -10,7 +10,8 @@ from mmtune.schema import Config
 from mmtune.training.callbacks import LOG_FILE
 from mmtune.training.checkpoints import clear_work
 from mmtune.training.data import PROBLEM_FILES
-from mmtune.training.differences import changes_nothing, config_differences, extends, is_allowed
+from mmtune.training.differences import changes_nothing, config_differences, extends, is_allowed, shown
+from mmtune.training.resume import ResumePoint, set_later_ones_aside
 from mmtune.training.run_lock import LOCK_FILE
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,8 @@ def is_done(folder: Path, config: Config, *, resume: bool) -> bool:
         return True
     if resume and extends(differences) and all(is_allowed(key, differences, config) for key in differences):
         return False
-    shown = ", ".join(f"{key}: {before} -> {now}" for key, (before, now) in list(differences.items())[:4])
-    message = f"holds a complete run with another config ({shown}). Take another train.output_dir, or --overwrite."
+    listed = ", ".join(shown(key, *pair) for key, pair in list(differences.items())[:4])
+    message = f"holds a complete run with another config ({listed}). Take another train.output_dir, or --overwrite."
     raise CheckpointError(folder, message)
 
 
@@ -68,7 +69,20 @@ def clear_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
         hint = f"--resume continues from {newest.name}; " if newest else "it has no checkpoint; "
         message = f"holds files of an incomplete run. {hint}--overwrite deletes it and starts anew."
         raise CheckpointError(folder, message)
-    (folder / MANIFEST_FILE).unlink(missing_ok=True)  # of a run that goes on: it is not complete until its new end
+
+
+def begin_writing(folder: Path, point: ResumePoint | None) -> None:
+    """Let a folder be that of a run under way, once nothing can refuse it any more.
+
+    A complete run that goes on is not complete until its new end.
+
+    Args:
+        folder: of the run.
+        point: where it continues; later checkpoints than one that was named are set aside.
+    """
+    (folder / MANIFEST_FILE).unlink(missing_ok=True)
+    if point is not None and point.is_named:
+        set_later_ones_aside(folder, point.folder)
 
 
 def _names(folder: Path) -> set[str]:

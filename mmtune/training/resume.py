@@ -38,11 +38,13 @@ class ResumePoint:
     Attributes:
         folder: of the checkpoint.
         step: optimizer steps done.
+        is_named: the user named it; else it is the newest sound one.
         notes: what differs from before and is allowed, each with what follows from it.
     """
 
     folder: Path
     step: int
+    is_named: bool = False
     notes: list[str] = field(default_factory=list)
 
     def check_data(self, samples: SampleDataset | None) -> None:
@@ -104,12 +106,11 @@ def point_to_resume(folder: Path, config: Config, resume: bool | str) -> ResumeP
             message = f"no such checkpoint (resolved to {path.resolve()}). --resume alone takes the newest one."
             raise CheckpointError(path, message)
         require_complete(path, check_hashes=True)
-        _set_later_ones_aside(folder, path)
     manifest = read_json(path / MANIFEST_FILE)
     step = manifest.get("step")
     if step is None:
         raise CheckpointError(path, "not a checkpoint: it cannot be continued. Name a checkpoint-N in a run folder.")
-    point = ResumePoint(path, step)
+    point = ResumePoint(path, step, is_named=resume is not True)
     before = read_config(path)
     differences = config_differences(before, config)
     wrong = [shown(key, *pair) for key, pair in differences.items() if not is_allowed(key, differences, config)]
@@ -145,7 +146,7 @@ def _newest_sound(folder: Path) -> Path | None:
     return None
 
 
-def _set_later_ones_aside(folder: Path, chosen: Path) -> None:
+def set_later_ones_aside(folder: Path, chosen: Path) -> None:
     """Rename the checkpoints after an earlier one that was chosen: the next `--resume` must not take them."""
     if chosen.resolve().parent != folder.resolve():
         return
@@ -166,7 +167,8 @@ def _free_name(path: Path) -> Path:
 def _data_differences(before: list[dict[str, Any]], samples: SampleDataset) -> tuple[list[str], list[str]]:
     """Return what must not differ of the sources, and what was appended."""
     wrong, appended = [], []
-    for number, (old, part) in enumerate(zip(before, samples.parts, strict=False)):
+    both = zip(before, samples.parts, strict=False)  # sources that are new or gone are told below
+    for number, (old, part) in enumerate(both):
         name, store = f"data.train[{number}] ({part.store.source})", part.store
         if store.samples_hash(old["num_samples"]) != old["samples_hash"]:
             wrong.append(f"{name}: its {old['num_samples']} samples have changed")

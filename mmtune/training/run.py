@@ -27,7 +27,7 @@ from mmtune.training.interruption import Interruption
 from mmtune.training.memory_fault import memory_fault
 from mmtune.training.meter import StepMeter
 from mmtune.training.model import model_to_train
-from mmtune.training.output_folder import clear_folder, is_done, make_folder
+from mmtune.training.output_folder import begin_writing, clear_folder, is_done, make_folder
 from mmtune.training.plan import Plan
 from mmtune.training.progress_bar import ProgressBar
 from mmtune.training.resume import ResumePoint, num_processes, point_to_resume
@@ -96,6 +96,7 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
     interruption = Interruption()
     writer = CheckpointWriter(folder, config.train.save_total_limit, num_processes())
     with writer.errors_named():
+        begin_writing(folder, point)
         run_log, bar, callbacks = _watchers(config, verb, parts, meter, first_step, interruption)
     text_log.open()
     evaluation = Evaluation(config, data.held_out, ready.collator) if data.held_out is not None else None

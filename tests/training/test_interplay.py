@@ -163,3 +163,21 @@ def test_what_was_set_aside_twice_is_no_part_of_the_run(workspace):
     for path in aside:
         shutil.rmtree(path)
     require_complete(Path("runs/run"), check_hashes=True)
+
+
+def test_what_is_refused_leaves_a_complete_run_as_it_was(workspace, capsys):
+    """The data is compared after the config, and other data is refused: nothing of the run was touched by then."""
+    assert pretrain("again") == 0
+    before = {path: path.stat().st_mtime_ns for path in Path("runs/again").rglob("*") if path.name != ".lock"}
+    records = json.loads(Path("captions.json").read_text())
+    records[2]["conversations"][1]["value"] += " Indeed."
+    Path("captions.json").write_text(json.dumps(records))
+    assert pretrain("again", "train.num_train_epochs=3", "--resume") == 2
+    assert "its 10 samples have changed" in last_line(capsys)
+    chosen = ("--resume", "runs/again/checkpoint-4")
+    assert pretrain("again", "train.num_train_epochs=3", *chosen) == 2
+    assert "its 10 samples have changed" in last_line(capsys)
+    assert pretrain("again", "train.num_train_epochs=3", "train.seed=7", *chosen) == 2
+    after = {path: path.stat().st_mtime_ns for path in Path("runs/again").rglob("*") if path.name != ".lock"}
+    assert after == before
+    require_complete(Path("runs/again"), check_hashes=True)
