@@ -15,6 +15,7 @@ from mmtune.schema import Config
 from mmtune.schema_train import batch_size_of
 from mmtune.training.held_out import HeldOut
 from mmtune.training.rows import Collator
+from mmtune.training.workers import worker_options
 
 Batch = dict[str, Any]
 
@@ -62,14 +63,12 @@ class Evaluation:
 
     def _loaded(self) -> Iterator[tuple[list[int], Batch]]:
         """Batches with the numbers of their samples; workers draw their seeds from a generator of their own."""
-        workers = self.config.train.dataloader_num_workers
         loader = DataLoader(
             self.held_out.samples,
             batch_sampler=self.batches,
             collate_fn=self._collated,
-            num_workers=workers,
-            prefetch_factor=self.config.train.dataloader_prefetch_factor if workers else None,
             generator=torch.Generator(),
+            **worker_options(self.config.train),
         )
         return zip(self.batches, loader, strict=True)
 

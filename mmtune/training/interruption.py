@@ -67,9 +67,3 @@ class Interruption(TrainerCallback):
 
 def _name(number: int) -> str:
     return NAMES.get(signal.Signals(number), str(number))
-
-
-def leave_signals_to_the_run(worker: int = 0) -> None:
-    """Let a data worker pass over Ctrl-C, which a terminal sends it too, and end on SIGTERM, which its loader sends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -16,7 +16,7 @@ from mmtune.data.stream import StreamCounts, StreamDataset
 from mmtune.errors import ConfigError
 from mmtune.schema import Config
 from mmtune.schema_train import batch_size_of
-from mmtune.training.interruption import leave_signals_to_the_run
+from mmtune.training.workers import worker_options
 
 log = logging.getLogger(__name__)
 
@@ -87,15 +87,12 @@ def stream_loader(
     if args.world_size > 1:
         message = f"a stream is read by one process (got {args.world_size}). Start one, or leave stream out."
         raise ConfigError("data.train", message)
-    workers = args.dataloader_num_workers
     return StreamLoader(
         _Feed(stream),
         batch_size=batch_size_of(config),
         collate_fn=partial(_collate_fed, collate),
-        num_workers=workers,
-        prefetch_factor=config.train.dataloader_prefetch_factor if workers else None,
         pin_memory=args.dataloader_pin_memory,
-        worker_init_fn=leave_signals_to_the_run if workers else None,
+        **worker_options(config.train),
     )
 
 

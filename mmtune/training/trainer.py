@@ -28,7 +28,6 @@ from mmtune.training.checkpointing import checkpointed_share
 from mmtune.training.checkpoints import CheckpointWriter
 from mmtune.training.evaluation import Evaluation, training_means
 from mmtune.training.faults import FiniteSteps
-from mmtune.training.interruption import leave_signals_to_the_run
 from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter, num_images
 from mmtune.training.optimizers import make_optimizer
 from mmtune.training.parameter_groups import parameter_groups
@@ -47,6 +46,7 @@ from mmtune.training.steps import batch_sampler, places_of_step
 from mmtune.training.stream import stream_loader
 from mmtune.training.undisturbed import undisturbed
 from mmtune.training.unfreezing import GradualUnfreezing, RankAllocation
+from mmtune.training.workers import worker_options
 
 log = logging.getLogger(__name__)
 ADALORA = "adalora"
@@ -75,7 +75,7 @@ class RunTrainer(Trainer):
         collator: makes a batch of them.
         write_run: writes all files of a run but state and manifest into a folder.
         meter: told what steps train on and where their parts end.
-        writer: of the checkpoints; None writes none.
+        writer: of the checkpoints.
         callbacks: progress, logs.
         evaluation: measures the model on held-out samples; None where there are none.
     """
@@ -134,15 +134,12 @@ class RunTrainer(Trainer):
         """Return the loader of the batches that `BatchSampler` composes, or of those of a stream as they come."""
         if isinstance(self.rows, StreamDataset):
             return stream_loader(self.run_config, self.rows, self.args, self.data_collator)
-        workers = self.args.dataloader_num_workers
         loader = DataLoader(
             self.rows,
             batch_sampler=batch_sampler(self.run_config, self.rows),
             collate_fn=self.data_collator,
-            num_workers=workers,
-            prefetch_factor=self.run_config.train.dataloader_prefetch_factor if workers else None,
             pin_memory=self.args.dataloader_pin_memory,
-            worker_init_fn=leave_signals_to_the_run if workers else None,
+            **worker_options(self.run_config.train),
         )
         return self.accelerator.prepare(loader)
 

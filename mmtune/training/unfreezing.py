@@ -100,8 +100,8 @@ class RankAllocation(TrainerCallback):
 
     def on_optimizer_step(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Move the budget while the gradients of the step are still there."""
-        has_gradients = any(value.grad is not None for value in self.llm.parameters())
-        if is_adalora(self.llm) and has_gradients:  # none after a step that was not finite
+        # After a step that was not finite there are no gradients.
+        if is_adalora(self.llm) and any(value.grad is not None for value in self.llm.parameters()):
             allocate(self.llm, state.global_step + 1)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 from training_workspace import make, models, workspace
 
 from mmtune.cli import main
+from mmtune.data.images import ImageTransform
 from mmtune.run_folder import require_complete
 from mmtune.training.callbacks import read_log
 from mmtune.training.evaluation import Evaluation
@@ -60,6 +61,24 @@ def test_a_signal_while_measuring_ends_the_run_without_questions(workspace, sign
         straight, again = Path("runs/straight", name), Path("runs/again", name)
         assert straight.exists() == again.exists()
         assert not straight.exists() or straight.read_text() == again.read_text()
+
+
+def test_ctrl_c_is_passed_over_by_the_workers_of_an_evaluation(workspace, monkeypatch, capfd):
+    """A terminal sends it to all processes; here to those alone that open the images that are measured."""
+    parent, open_image = os.getpid(), ImageTransform.open
+
+    def opened(self, source, *given):
+        if os.getpid() != parent and "measured" in str(source):
+            os.kill(os.getpid(), signal.SIGINT)
+        return open_image(self, source, *given)
+
+    monkeypatch.setattr(ImageTransform, "open", opened)
+    shutil.copy("0.png", "measured.png")
+    record = {**json.loads(Path("captions.json").read_text())[0], "image": "measured.png"}
+    Path("measured.json").write_text(json.dumps([record]))
+    measured = ("data.validation=[{path: measured.json}]", "train.dataloader_num_workers=1", "train.max_steps=2")
+    assert pretrain("again", *measured) == 0
+    assert "Ctrl-C" not in capfd.readouterr().err
 
 
 def test_a_signal_in_the_last_evaluation_leaves_a_complete_run(workspace, signal_while_measuring):
