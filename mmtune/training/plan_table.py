@@ -8,6 +8,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from mmtune.schema import Config
+from mmtune.schema_train import batch_size_of
 from mmtune.training.plan import GIB, PartBytes, Plan
 from mmtune.training.start_table import WIDTH, short_number
 
@@ -135,9 +136,7 @@ def plan_values(plan: Plan) -> dict[str, Any]:
 
 def split_values(config: Config) -> dict[str, int]:
     """Return how an optimizer step is split into batches."""
-    train = config.train
-    assert isinstance(train.per_device_train_batch_size, int)
     return {
-        "per_device_train_batch_size": train.per_device_train_batch_size,
-        "gradient_accumulation_steps": train.gradient_accumulation_steps,
+        "per_device_train_batch_size": batch_size_of(config),
+        "gradient_accumulation_steps": config.train.gradient_accumulation_steps,
     }

@@ -11,8 +11,7 @@ from mmtune.errors import ConfigError
 from mmtune.models.weights import saved_bytes
 from mmtune.schema import Config
 from mmtune.training.batch_size import is_auto, with_largest_batch
-from mmtune.training.checkpointing import free_memory
-from mmtune.training.plan import CPU_PROCESS, CUDA_CONTEXT, GIB, Plan, Target
+from mmtune.training.plan import GIB, Plan, Target, target_here
 from mmtune.training.plan_advice import Advice, advise, floor_reason
 from mmtune.training.plan_model import Rows, data_is_here, plan_for, planned_model, planned_rows
 from mmtune.training.plan_table import batch_line, checkpointing_line, plan_table, plan_values, split_values, verdict
@@ -70,10 +69,10 @@ def choose_target(config: Config, gpu_memory: float | None) -> Target:
             raise ConfigError("--gpu-memory", "train.device is cpu. Leave one of the two out.")
         return Target("cuda", f"a card of {gpu_memory:g} GiB", round(gpu_memory * GIB))
     if config.train.device == "cpu":
-        return Target("cpu", "this machine", free_memory(torch.device("cpu")) + CPU_PROCESS)
+        return target_here(torch.device("cpu"), "this machine")
     if torch.cuda.is_available():
         device = torch.device("cuda")
-        return Target("cuda", torch.cuda.get_device_name(device), free_memory(device) + CUDA_CONTEXT)
+        return target_here(device, torch.cuda.get_device_name(device))
     return Target("cuda", "a CUDA card")
 
 
