@@ -33,9 +33,9 @@ class Progress:
         name: of the run.
         total: steps of the run.
         step: that is done.
-        first_step: from which this session started.
+        first_step: from which the run was started or resumed.
         figures: texts of the newest log.
-        marks: when this session began, when its first step was done and when its last, in seconds of `time.monotonic`.
+        marks: when that was, when the first step since was done and when the last, in seconds of `time.monotonic`.
         widths: the widest text of each figure so far, so that a figure does not come and go with its digits.
     """
 
@@ -55,7 +55,7 @@ class Progress:
         self.marks[2] = now
 
     def seconds_left(self) -> float | None:
-        """Return how long the rest will take at the speed of this session; None before its first step.
+        """Return how long the rest will take at the speed since the start or resume; None before a step is done.
 
         The first step is slower than the others and does not count once there are two.
         """
