@@ -8,7 +8,8 @@ from pathlib import Path
 from mmtune.errors import CheckpointError
 from mmtune.run_folder import read_json
 from mmtune.schema import Config
-from mmtune.training.plan import GIB, Target
+from mmtune.sizes import gib
+from mmtune.training.plan import Target
 from mmtune.training.plan_model import PlannedModel, Rows, plan_for
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def recorded_split(config: Config, checkpoint: Path) -> Config:
 def log_split(config: Config, target: Target, where: str) -> None:
     """Say how a step is split, and why."""
     train = config.train
-    memory = "" if target.memory is None else f" for {target.memory / GIB:.2f} GiB"
+    memory = "" if target.memory is None else f" for {gib(target.memory)}"
     log.info(
         "batches of %s x accumulation %d = global batch %s%s (%s)",
         train.per_device_train_batch_size, train.gradient_accumulation_steps, train.global_batch_size, memory, where,

@@ -17,7 +17,6 @@ from mmtune.training.optimizer_bytes import optimizer_bytes, step_workspace
 from mmtune.training.optimizers import optimizer_name
 from mmtune.training.start_table import PARTS, PartSize, part_size
 
-GIB = 2**30
 CUDA_CONTEXT = 512 << 20
 """Bytes of a GPU's memory that the driver and the kernels' code take: 0.3 to 0.5 GiB by card; an assumption."""
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from transformers import TrainerCallback
 
 from mmtune.logs import CONSOLE
+from mmtune.sizes import GIB
 from mmtune.training.meter import StepMeter
 
 log = logging.getLogger(__name__)
@@ -165,7 +166,7 @@ def figure_texts(logs: dict[str, Any], figures: dict[str, Any]) -> dict[str, str
         texts["tokens"] = f"{short(figures['supervised_tokens_per_second'])} tok/s"
         texts["samples"] = f"{short(figures['samples_per_second'])} samp/s"
         texts["wait"] = f"wait {100 * figures['data_wait_share']:.0f}%"
-        texts["memory"] = f"{figures['peak_memory_bytes'] / 2**30:.1f}G"
+        texts["memory"] = f"{figures['peak_memory_bytes'] / GIB:.1f}G"
     return texts
 
 
