@@ -25,8 +25,9 @@ from mmtune.models.openclip import open_clip_outline
 from mmtune.models.quantized import quantization_config, quantization_of
 from mmtune.models.vision import EfficientNetEncoder, vision_outline
 from mmtune.models.vision_encoder import DEFAULT_FEATURE_LAYER, VisionEncoder
-from mmtune.models.vision_towers import CLIP_MEAN, CLIP_STD, ClipEncoder
+from mmtune.models.vision_towers import CLIP_MEAN, CLIP_STD
 from mmtune.models.vision_towers import PLACE as VISION_PLACE
+from mmtune.models.vit_encoders import ClipEncoder
 
 META = torch.device("meta")
 BLOCK_4BIT, BLOCK_CONSTANTS = 64, 256
