@@ -94,7 +94,8 @@ MAY_IMPORT = {
     "export": BUILT | {"chat"},
     "benchmark": BUILT | {"training", "testing", "testing_vision"},
     "recipe_identity": BUILT | {"evaluate", "chat"},
-    "recipe": BUILT | {"training", "evaluate", "chat", "recipe_identity"},
+    "recipe_steps": BUILT | {"training", "evaluate", "chat", "recipe_identity"},
+    "recipe": BUILT | {"recipe_steps"},
     "cli": BUILT
     | {
         "tools",
