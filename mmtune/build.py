@@ -40,6 +40,7 @@ from mmtune.run_folder import (
     write_json,
 )
 from mmtune.schema import ModelConfig, VisionConfig
+from mmtune.sizes import gib
 
 log = logging.getLogger(__name__)
 CALIBRATION_IMAGES = 256
@@ -190,7 +191,7 @@ def cache_vision_features(
 
 
 def _announce_features(num_images: int, num_bytes: int, folder: Path, free: int) -> None:
-    sizes = f"{num_bytes / 2**30:.2f} GiB (free: {free / 2**30:.1f} GiB)"
+    sizes = f"{gib(num_bytes)} (free: {gib(free)})"
     log.info("features of %d images go to %s: %s", num_images, folder, sizes)
 
 

@@ -13,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from mmtune.errors import ConfigError
 from mmtune.lookup import nearest
 from mmtune.other_words import OTHER_WORDS, WORDS_WITHOUT_KEY
-from mmtune.schema import VERB_DEFAULTS, Config, wrong_values
+from mmtune.schema import VERB_DEFAULTS, Config
+from mmtune.schema_check import wrong_values
 from mmtune.schema_evaluation import wrong_evaluation
 from mmtune.schema_stream import wrong_streams
 from mmtune.schema_train import set_accumulation, wrong_training

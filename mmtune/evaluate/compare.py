@@ -1,4 +1,4 @@
-"""The same questions to several models: answers, scores, and whether the model looks at the image."""
+"""The same questions to several models, with their images and with wrong ones. What answers are worth: `scores.py`."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -14,14 +14,12 @@ from mmtune.chat.generate import Decoding, answer_text, embed_images, generate_i
 from mmtune.chat.session import question_message
 from mmtune.conversation import Conversation, Message
 from mmtune.errors import ConfigError
-from mmtune.evaluate.metrics import wilson_interval
 from mmtune.evaluate.questions import Question, shuffled_images, spread
 from mmtune.run_folder import read_config, require_complete
 from mmtune.schema import trained_system
 
 BASE = "base"
 CONTROLS = ("blank", "shuffled")
-ALL_GROUPS = "all"
 
 
 @dataclass(frozen=True)
@@ -221,44 +219,3 @@ class Asker:
 def _batches(items: list[int], size: int) -> Iterator[list[int]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def score(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return one row a set, group, model and condition, with the share of right answers and its 95 % interval.
-
-    Each set also has rows of the group `all`. Questions without a reference do not count.
-    """
-    counts: dict[tuple[str, str, str, str], list[int]] = {}
-    for question, answers in zip(comparison.questions, comparison.answers, strict=True):
-        for answer in answers:
-            if answer.correct is None:
-                continue
-            for group in dict.fromkeys((question.group, ALL_GROUPS)):
-                row = counts.setdefault((question.set, group, answer.model, answer.condition), [0, 0])
-                row[0] += answer.correct
-                row[1] += 1
-    rows = []
-    for (set_name, group, model, condition), (correct, total) in counts.items():
-        low, high = wilson_interval(correct, total)
-        entry: dict[str, Any] = {
-            "set": set_name,
-            "group": group,
-            "model": model,
-            "condition": condition,
-            "correct": correct,
-            "total": total,
-        }
-        rows.append(entry | {"rate": correct / total, "low": low, "high": high})
-    return rows
-
-
-def retention(comparison: Comparison) -> dict[str, Any] | None:
-    """Of the questions without an image that the first model answers right, how many the last still does."""
-    before, after = comparison.models[0]["name"], comparison.models[-1]["name"]
-    kept = of = 0
-    for question, answers in zip(comparison.questions, comparison.answers, strict=True):
-        right = {answer.model: answer.correct for answer in answers if not question.images}
-        if right.get(before):
-            of += 1
-            kept += bool(right.get(after))
-    return {"before": before, "after": after, "kept": kept, "of": of} if of else None

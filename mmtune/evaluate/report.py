@@ -7,9 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mmtune.evaluate.compare import ALL_GROUPS, BASE, CONTROLS, Comparison, retention, score
+from mmtune.evaluate.compare import BASE, CONTROLS, Comparison
 from mmtune.evaluate.metrics import wilson_interval
 from mmtune.evaluate.page import write_page
+from mmtune.evaluate.scores import ALL_GROUPS, retention, score
 from mmtune.run_folder import MANIFEST_FILE, library_versions, read_json, write_json
 
 REPORT_FILE = "report.json"

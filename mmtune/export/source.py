@@ -18,7 +18,7 @@ from mmtune.models.language import llm_folder
 from mmtune.models.precision import DTYPES
 from mmtune.models.prompts import has_prompts
 from mmtune.models.quantized import BITS, dequantized_weights
-from mmtune.models.vision_towers import ClipEncoder
+from mmtune.models.vit_encoders import ClipEncoder
 from mmtune.models.weights import load_weights
 from mmtune.run_folder import read_config
 from mmtune.schema import Config

@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mmtune.build import choose_device
 from mmtune.build_data import Reader
 from mmtune.data.collate import collate_joined
@@ -20,7 +18,7 @@ from mmtune.schema_stream import is_streamed
 from mmtune.training import checkpointing
 from mmtune.training.batch_size import PLAN_FILE, is_auto, log_split, recorded_split, with_largest_batch
 from mmtune.training.checkpointing import largest_batch
-from mmtune.training.plan import CPU_PROCESS, CUDA_CONTEXT, Plan, Target, make_plan
+from mmtune.training.plan import Plan, make_plan, target_here
 from mmtune.training.plan_model import planned_model, planned_rows
 from mmtune.training.plan_table import plan_values, run_lines, split_values
 from mmtune.training.rows import Collator
@@ -44,20 +42,15 @@ def with_settled_split(config: Config, reader: Reader, checkpoint: Path | None) 
     device = choose_device(config.train.device)
     if checkpoint is not None:
         settled = recorded_split(config, checkpoint)
-        log_split(settled, _target(device), f"as in {checkpoint}")
+        log_split(settled, target_here(device, str(device)), f"as in {checkpoint}")
         return settled
     # Bad records are for the run to name; here they are left out.
     lenient = replace(config, data=replace(config.data, on_bad_record="skip"))
     rows = None if is_streamed(config.data) else planned_rows(lenient, reader)
-    target = _target(device)
+    target = target_here(device, str(device))
     settled = with_largest_batch(config, planned_model(config, device.type), target, rows)
     log_split(settled, target, "the largest that fits")
     return settled
-
-
-def _target(device: torch.device) -> Target:
-    free = checkpointing.free_memory(device)
-    return Target(device.type, str(device), free + (CUDA_CONTEXT if device.type == "cuda" else CPU_PROCESS))
 
 
 def plan_of_run(
@@ -75,7 +68,7 @@ def plan_of_run(
         collator: makes its batches.
     """
     number = round(model.checkpointed_share * len(model.blocks))
-    target = _target(model.device)
+    target = target_here(model.device, str(model.device))
     try:
         plan = make_plan(
             config,
