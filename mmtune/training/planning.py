@@ -8,10 +8,10 @@ import torch
 
 from mmtune.data.dataset import PackedDataset
 from mmtune.errors import ConfigError
+from mmtune.models.device import choose_device, free_memory
 from mmtune.models.weights import saved_bytes
 from mmtune.schema import Config
 from mmtune.training.batch_size import is_auto, with_largest_batch
-from mmtune.training.checkpointing import free_memory
 from mmtune.training.plan import CPU_PROCESS, CUDA_CONTEXT, GIB, Plan, Target
 from mmtune.training.plan_advice import Advice, advise, floor_reason
 from mmtune.training.plan_model import Rows, data_is_here, plan_for, planned_model, planned_rows
@@ -66,11 +66,13 @@ class Report:
 def choose_target(config: Config, gpu_memory: float | None) -> Target:
     """Return where a run is planned for: a card of a given size, the device that is here, or a card of any size."""
     if gpu_memory is not None:
-        if config.train.device == "cpu":
-            raise ConfigError("--gpu-memory", "train.device is cpu. Leave one of the two out.")
+        if config.train.device != "auto":
+            raise ConfigError("--gpu-memory", f"train.device is {config.train.device}. Leave one of the two out.")
         return Target("cuda", f"a card of {gpu_memory:g} GiB", round(gpu_memory * GIB))
-    if config.train.device == "cpu":
-        return Target("cpu", "this machine", free_memory(torch.device("cpu")) + CPU_PROCESS)
+    if config.train.device != "auto":
+        device = choose_device(config.train.device)
+        name = "this machine" if device.type == "cpu" else "the GPU of this Mac"
+        return Target("cpu", name, free_memory(device) + CPU_PROCESS)
     if torch.cuda.is_available():
         device = torch.device("cuda")
         return Target("cuda", torch.cuda.get_device_name(device), free_memory(device) + CUDA_CONTEXT)

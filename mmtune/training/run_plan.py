@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from mmtune.build import choose_device
 from mmtune.build_data import Reader
 from mmtune.data.collate import collate_joined
 from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.stream import StreamDataset
 from mmtune.errors import ModelError
+from mmtune.models.device import choose_device
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.run_folder import write_json
 from mmtune.schema import Config
@@ -50,14 +50,16 @@ def with_settled_split(config: Config, reader: Reader, checkpoint: Path | None) 
     lenient = replace(config, data=replace(config.data, on_bad_record="skip"))
     rows = None if is_streamed(config.data) else planned_rows(lenient, reader)
     target = _target(device)
-    settled = with_largest_batch(config, planned_model(config, device.type), target, rows)
+    settled = with_largest_batch(config, planned_model(config, target.kind), target, rows)
     log_split(settled, target, "the largest that fits")
     return settled
 
 
 def _target(device: torch.device) -> Target:
     free = checkpointing.free_memory(device)
-    return Target(device.type, str(device), free + (CUDA_CONTEXT if device.type == "cuda" else CPU_PROCESS))
+    if device.type == "cuda":
+        return Target("cuda", str(device), free + CUDA_CONTEXT)
+    return Target("cpu", str(device), free + CPU_PROCESS)
 
 
 def plan_of_run(
