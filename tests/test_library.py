@@ -186,7 +186,7 @@ def test_what_a_caller_can_do_wrong_is_one_line(photo):
     said = Message("assistant", ("A cat.",))
     session = ChatSession(parts, Decoding(max_new_tokens=2))
     mistakes = [
-        (lambda: session.ask("What?", "photo.png"), "images: they are a list, though there be one."),
+        (lambda: session.ask("What?", "photo.png"), "images: must be a list (got str). Write images=[IMAGE]."),
         (lambda: session.ask("What?", [Image.new("RGB", (2, 2))]), "image: too small (2 x 2 pixels"),
         (lambda: session.ask("What?", ["none.png"]), "none.png"),
         (lambda: load_config("pretrain.yaml", verb="pretrian"), "verb: unknown name 'pretrian'. Did you mean"),

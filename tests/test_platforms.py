@@ -73,8 +73,9 @@ if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[1])
     out = f"train.output_dir=runs/{sys.argv[1]}"
     assert main(["pretrain", "pretrain.yaml", out]) == 0
-    stream = ["train.max_steps=3", "data.train.0.stream=true", "data.shuffle_buffer=4", "train.dataloader_num_workers=1"]
+    stream = ["train.max_steps=3", "data.train.0.stream=true", "data.shuffle_buffer=4"]
     stream += ["model.projector.standardize=false", "model.projector.initial_scale=null"]
+    stream += ["train.dataloader_num_workers=1"]
     assert main(["pretrain", "pretrain.yaml", f"{out}_stream", *stream]) == 0
 """
     Path("start.py").write_text(code, encoding="utf-8")

@@ -4,17 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from mmtune.build import Parts, load_run
 from mmtune.chat.generate import Decoding, answer_text, embed_images, generate_ids, stop_ids
 from mmtune.conversation import ImageSlot, Message, Role
 from mmtune.data.encode import closing_ids, prompt_ids
+from mmtune.data.image_files import ImageSource
 from mmtune.errors import ConfigError
 from mmtune.run_folder import read_config
 from mmtune.schema import trained_system
-
-ImageSource = str | Path | Image.Image
 
 
 class ChatSession:
@@ -78,7 +76,7 @@ class ChatSession:
             ConfigError: the model has no vision encoder, or the question is empty.
         """
         if isinstance(images, ImageSource):
-            raise ConfigError("images", "they are a list, though there be one. Write images=[IMAGE].")
+            raise ConfigError("images", f"must be a list (got {type(images).__name__}). Write images=[IMAGE].")
         if not question.strip() and not images:
             raise ConfigError("question", "it is empty. Ask something.")
         embeds = self._embed(images) if images else None
