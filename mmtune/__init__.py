@@ -113,17 +113,18 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from mmtune.training.rows import choose_collator as choose_collator
     from mmtune.training.run import train as train
     from mmtune.training.steps import batch_sampler as batch_sampler
+else:  # type checkers would take a module with `__getattr__` to have any name
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name (PEP 562)."""
+        if name not in MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(MODULE_OF[name]), name)
+        globals()[name] = value
+        return value
+
 
 __all__ = [*MODULE_OF]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name (PEP 562)."""
-    if name not in MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(MODULE_OF[name]), name)
-    globals()[name] = value
-    return value
 
 
 def __dir__() -> list[str]:
