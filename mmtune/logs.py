@@ -72,8 +72,8 @@ def level_of(name: str | None) -> int:
 
 
 @contextmanager
-def log_policy(level: int) -> Iterator[None]:
-    """Hold the policy while a verb runs.
+def log_policy(level: int = logging.INFO) -> Iterator[None]:
+    """Hold the policy while a verb, or a program of the user, runs.
 
     Args:
         level: from which on lines are shown; other ranks than 0 show warnings alone.

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,12 @@ class RecipeConfig:
 
 
 def run_recipe(
-    path: Path, overrides: list[str] | None = None, *, overwrite: bool = False, root: Path | None = None
+    name_or_path: Path | str, overrides: Sequence[str] = (), *, overwrite: bool = False, root: Path | None = None
 ) -> Path:
     """Run the steps of a recipe; what is complete and unchanged is not repeated.
 
     Args:
-        path: the recipe.
+        name_or_path: the recipe: a file, or a shipped one such as `demo`.
         overrides: `STEP.section.name=value` texts for the configs of its steps.
         overwrite: repeat steps whose inputs changed instead of stopping at them.
         root: where runs go; None takes `runs`.
@@ -56,8 +57,9 @@ def run_recipe(
     Raises:
         MMTuneError: the recipe or a step is wrong.
     """
+    path = find_config(name_or_path)
     folder = (root or Path("runs")) / path.stem
-    run_steps(read_yaml(path), path, folder, overrides or [], overwrite=overwrite)
+    run_steps(read_yaml(path), path, folder, [*overrides], overwrite=overwrite)
     return folder
 
 

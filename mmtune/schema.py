@@ -153,7 +153,7 @@ class TrainConfig:
     early_stopping_threshold: float = 0.0  # what counts as better differs by more than this
     sequence_parallel_size: int = 1  # 1 alone: a sample is not spread over devices yet
     seed: int = 42
-    device: Literal["auto", "cpu"] = "auto"  # auto: a GPU where there is one
+    device: Literal["auto", "cpu", "mps"] = "auto"  # auto: a CUDA GPU where there is one; mps: the GPU of a Mac
 
 
 @dataclass

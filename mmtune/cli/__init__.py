@@ -1,6 +1,7 @@
 """The command line: one small file a verb. Heavy imports happen inside the verb, so that `--help` is instant."""
 
 import argparse
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -105,7 +106,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def entry_point() -> NoReturn:
-    """What the `mmtune` command runs."""
+    """What the `mmtune` command runs.
+
+    A character that standard output cannot write, such as Chinese in a pipe of Windows' code page 1252, is written as
+    its escape. Python does so for standard error by itself; here it would end the program.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # None under pythonw
+        sys.stdout.reconfigure(errors="backslashreplace")
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `mmtune inspect ... | head` ends quietly
     sys.exit(main())

@@ -40,11 +40,10 @@ def add(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train."""
     from mmtune.config import load_config
-    from mmtune.shipped import find_config
 
     if isinstance(args.resume, str) and "=" in args.resume and not Path(args.resume).exists():
         args.overrides, args.resume = [*args.overrides, args.resume], True  # `--resume train.max_steps=200`
-    config = load_config(find_config(args.config), args.overrides, args.verb)
+    config = load_config(args.config, args.overrides, args.verb)
     from mmtune.training.run import train
 
     train(config, args.verb, resume=args.resume, overwrite=args.overwrite)

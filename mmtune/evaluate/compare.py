@@ -1,7 +1,7 @@
 """The same questions to several models, with their images and with wrong ones. What answers are worth: `scores.py`."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from PIL import Image
 
-from mmtune.build import Parts, build_parts, choose_device, load_run
+from mmtune.build import Parts, build_parts, load_run
 from mmtune.chat.generate import Decoding, answer_text, embed_images, generate_ids
 from mmtune.chat.session import question_message
 from mmtune.conversation import Conversation, Message
 from mmtune.errors import ConfigError
 from mmtune.evaluate.questions import Question, shuffled_images, spread
+from mmtune.models.device import choose_device
 from mmtune.run_folder import read_config, require_complete
 from mmtune.schema import trained_system
 
@@ -50,7 +51,7 @@ class Comparison:
 
 
 def compare_models(
-    names: list[str],
+    runs: Sequence[Path | str],
     questions: list[Question],
     *,
     controls: Iterable[str] = (),
@@ -63,7 +64,7 @@ def compare_models(
     """Ask every model every question, with greedy decoding unless told otherwise.
 
     Args:
-        names: run folders from before to after; `base` stands for the language model of the last one, untrained and
+        runs: run folders from before to after; `base` stands for the language model of the last one, untrained and
             asked without image tokens. Each is asked with the system message that its sources gave, `base` with that
             of the last run.
         questions: with or without images and references.
@@ -77,7 +78,7 @@ def compare_models(
     Raises:
         ConfigError: an unknown control, fewer than one question for the controls, or `base` as the last model.
     """
-    controls = tuple(controls)
+    controls, names = tuple(controls), [str(run) for run in runs]
     for control in controls:
         if control not in CONTROLS:
             raise ConfigError("controls", f"unknown control '{control}'. Known: {', '.join(CONTROLS)}.")

@@ -10,9 +10,10 @@ from peft import PeftModel
 from torch import nn
 from transformers import CLIPVisionModel, PreTrainedModel
 
-from mmtune.build import Parts, build_parts, choose_device, load_run
+from mmtune.build import Parts, build_parts, load_run
 from mmtune.build_stack import with_own_stack
 from mmtune.errors import CheckpointError
+from mmtune.models.device import choose_device
 from mmtune.models.houlsby import has_houlsby
 from mmtune.models.language import llm_folder
 from mmtune.models.precision import DTYPES

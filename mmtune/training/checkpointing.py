@@ -4,12 +4,10 @@ import logging
 import math
 from dataclasses import dataclass
 
-import psutil
-import torch
-
 from mmtune.data.batches import joined_sizes, padded_sizes
 from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.stream import StreamDataset
+from mmtune.models.device import free_memory
 from mmtune.models.kept_memory import measure_blocks, measure_images
 from mmtune.models.loss import MAX_LOGITS
 from mmtune.models.precision import compute_dtype
@@ -167,11 +165,3 @@ def largest_batch(config: Config, rows: SampleDataset | PackedDataset | StreamDa
                 sizes = [max(sizes)] * len(sizes)
             found = LargestBatch(tuple(sizes), int(num_images[batch].sum()))
     return found
-
-
-def free_memory(device: torch.device) -> int:
-    """Return the bytes that a run may still take: of the GPU, with what torch holds unused, else of the machine."""
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
-    return psutil.virtual_memory().available

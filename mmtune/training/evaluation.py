@@ -51,7 +51,7 @@ class Evaluation:
         sums = np.zeros((len(names), 3))  # loss, right tokens, tokens
         for numbers, batch in self._loaded():
             losses, is_right = score_answers(model, prepare(batch["rows"]))
-            table = torch.stack([losses.double(), is_right.double()], dim=1).cpu()
+            table = torch.stack([losses.cpu(), is_right.cpu()], dim=1).double()
             for index, values in zip(numbers, table.split(batch["counts"]), strict=True):
                 source = self.held_out.samples.locate(index)[0]
                 sums[source] += [*values.sum(0).tolist(), len(values)]

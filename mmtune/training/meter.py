@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import TrainerCallback
 
 from mmtune.conversation import IGNORE_INDEX
+from mmtune.models.device import synchronize
 from mmtune.models.precision import compute_dtype
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.work import StepWork, matmul_rate
@@ -52,8 +53,7 @@ class Stopwatch:
 
     def read(self) -> dict[str, float]:
         """Return the seconds of each part since the last reading, and forget them."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
         seconds: dict[str, float] = {}
         for part, start, end in self.laps:
             length = end - start if isinstance(end, float) else start.elapsed_time(end) / 1000
@@ -185,6 +185,8 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Return the most memory that was in use since the start: of the GPU by tensors, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()  # torch keeps what it has taken: the most so far
     if sys.platform == "win32":
         import psutil
 

@@ -47,8 +47,8 @@ class Target:
 
 def target_here(device: torch.device, name: str) -> Target:
     """Return a device of this machine, with what is free on it now and the context that a run brings."""
-    context = CUDA_CONTEXT if device.type == "cuda" else CPU_PROCESS
-    return Target(device.type, name, checkpointing.free_memory(device) + context)
+    kind, context = ("cuda", CUDA_CONTEXT) if device.type == "cuda" else ("cpu", CPU_PROCESS)
+    return Target(kind, name, checkpointing.free_memory(device) + context)
 
 
 @dataclass(frozen=True)

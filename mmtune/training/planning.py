@@ -8,6 +8,7 @@ import torch
 
 from mmtune.data.dataset import PackedDataset
 from mmtune.errors import ConfigError
+from mmtune.models.device import choose_device
 from mmtune.models.weights import saved_bytes
 from mmtune.schema import Config
 from mmtune.sizes import GIB, gib
@@ -66,11 +67,12 @@ class Report:
 def choose_target(config: Config, gpu_memory: float | None) -> Target:
     """Return where a run is planned for: a card of a given size, the device that is here, or a card of any size."""
     if gpu_memory is not None:
-        if config.train.device == "cpu":
-            raise ConfigError("--gpu-memory", "train.device is cpu. Leave one of the two out.")
+        if config.train.device != "auto":
+            raise ConfigError("--gpu-memory", f"train.device is {config.train.device}. Leave one of the two out.")
         return Target("cuda", f"a card of {gpu_memory:g} GiB", round(gpu_memory * GIB))
-    if config.train.device == "cpu":
-        return target_here(torch.device("cpu"), "this machine")
+    if config.train.device != "auto":
+        device = choose_device(config.train.device)
+        return target_here(device, "this machine" if device.type == "cpu" else "the GPU of this Mac")
     if torch.cuda.is_available():
         device = torch.device("cuda")
         return target_here(device, torch.cuda.get_device_name(device))

@@ -79,7 +79,7 @@ class ResumePoint:
             log.warning("%s", note)
 
 
-def point_to_resume(folder: Path, config: Config, resume: bool | str) -> ResumePoint | None:
+def point_to_resume(folder: Path, config: Config, resume: bool | str | Path) -> ResumePoint | None:
     """Return where a run continues; None: at its beginning.
 
     Args:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from transformers import TrainerCallback, set_seed
 
-from mmtune.build import Parts, base_models, choose_device
+from mmtune.build import Parts, base_models
 from mmtune.build_data import build_reader
+from mmtune.config import fitting_verb, to_values
 from mmtune.logs import TextLog
+from mmtune.models.device import choose_device
 from mmtune.models.precision import choose_dtype
 from mmtune.models.weights import save_weights
 from mmtune.run_folder import TEXT_LOG_FILE, write_manifest, write_settings
@@ -42,12 +44,14 @@ from mmtune.training.trainer import RunTrainer
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, verb: str = "finetune", *, resume: bool | str = False, overwrite: bool = False) -> Path:
+def train(
+    config: Config, verb: str | None = None, *, resume: bool | str | Path = False, overwrite: bool = False
+) -> Path:
     """Train what the config says and return the complete run folder.
 
     Args:
         config: from `load_config`.
-        verb: `pretrain`, `finetune` or `sft`; recorded with the run.
+        verb: `pretrain`, `finetune` or `sft`; recorded with the run. None takes the one that fits.
         resume: True continues from the newest complete checkpoint, a path from that one.
         overwrite: delete what the output folder holds.
 
@@ -56,7 +60,7 @@ def train(config: Config, verb: str = "finetune", *, resume: bool | str = False,
             place and mend.
         Interrupted: a signal ended it; a checkpoint of its last step is there.
     """
-    folder = Path(config.train.output_dir)
+    folder, verb = Path(config.train.output_dir), verb or fitting_verb(to_values(config))
     if not overwrite and is_done(folder, config, resume=bool(resume)):
         log.info("%s is complete and has this config: nothing to do", folder)
         return folder

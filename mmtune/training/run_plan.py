@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmtune.build import choose_device
 from mmtune.build_data import Reader
 from mmtune.data.collate import collate_joined
 from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.stream import StreamDataset
 from mmtune.errors import ModelError
+from mmtune.models.device import choose_device
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.run_folder import write_json
 from mmtune.schema import Config
@@ -48,7 +48,7 @@ def with_settled_split(config: Config, reader: Reader, checkpoint: Path | None) 
     lenient = replace(config, data=replace(config.data, on_bad_record="skip"))
     rows = None if is_streamed(config.data) else planned_rows(lenient, reader)
     target = target_here(device, str(device))
-    settled = with_largest_batch(config, planned_model(config, device.type), target, rows)
+    settled = with_largest_batch(config, planned_model(config, target.kind), target, rows)
     log_split(settled, target, "the largest that fits")
     return settled
 

@@ -155,6 +155,8 @@ def save_random_state(folder: Path) -> None:
     }
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        tensors["mps"] = torch.mps.get_rng_state()
     write_tensors(folder / "random.safetensors", tensors)
     write_json(folder / "random.json", {"python": python, "numpy": numpy})
 
@@ -170,3 +172,5 @@ def load_random_state(folder: Path) -> None:
     torch.set_rng_state(tensors["torch"])
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"])
+    if "mps" in tensors and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(tensors["mps"])
