@@ -22,6 +22,7 @@ FOUNDATION = {
     "torchvision_ops",
     "cache",
     "logs",
+    "processes",
 }
 BUILT = FOUNDATION | {
     "data",
@@ -52,8 +53,9 @@ MAY_IMPORT = {
     "durable": set(),
     "sizes": set(),
     "cache": set(),
+    "processes": set(),
     "progress": {"logs"},
-    "logs": {"errors", "lookup"},
+    "logs": {"errors", "lookup", "processes"},
     "testing": {"torchvision_ops", "models"},
     "testing_vision": {"torchvision_ops", "models"},
     "torchvision_ops": set(),
