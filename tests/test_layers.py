@@ -82,7 +82,7 @@ MAY_IMPORT = {
         "shipped",
     },
     "data": {"conversation", "errors", "lookup", "hashing", "sizes", "cache"},
-    "models": {"conversation", "errors", "lookup", "hashing", "cache", "python_config", "torchvision_ops"},
+    "models": {"conversation", "errors", "lookup", "hashing", "cache", "python_config", "processes", "torchvision_ops"},
     "convert": FOUNDATION | {"config", "schema", "data"},
     "run_folder": {"config", "schema", "errors", "hashing", "durable"},
     "same_models": {"run_folder", "errors"},
