@@ -14,6 +14,7 @@ from mmtune.cli import (
     configs,
     convert,
     data,
+    eval,
     export,
     identity,
     inspect,
@@ -25,7 +26,7 @@ from mmtune.cli import (
 from mmtune.cli.former_verbs import answer_for
 from mmtune.errors import Interrupted, MMTuneError
 
-VERBS = (train, plan, recipe, identity, chat, compare, merge, export, data, inspect, bench, configs, convert)
+VERBS = (train, plan, recipe, identity, chat, compare, eval, merge, export, data, inspect, bench, configs, convert)
 VERB_NAMES = (
     *train.VERBS,
     "plan",
@@ -33,6 +34,7 @@ VERB_NAMES = (
     "identity",
     "chat",
     "compare",
+    "eval",
     "merge",
     "export",
     "data",
