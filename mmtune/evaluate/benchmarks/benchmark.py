@@ -70,10 +70,13 @@ class Score:
 
     @property
     def shown(self) -> str:
-        """The figure as tables show it: a share in percent with its interval, anything else as points."""
-        if self.low is None or self.high is None:
-            return f"{self.value:,.2f}"
-        return f"{self.value:.1%} ({self.low:.1%}-{self.high:.1%})"
+        """The figure as tables show it: a share in percent, anything else as points."""
+        return f"{self.value:,.2f}" if self.low is None else f"{self.value:.1%}"
+
+    @property
+    def shown_interval(self) -> str:
+        """Its interval; empty for what has none."""
+        return "" if self.low is None or self.high is None else f"{self.low:.1%} - {self.high:.1%}"
 
 
 @dataclass(frozen=True)

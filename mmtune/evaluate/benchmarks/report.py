@@ -1,6 +1,6 @@
 """What an evaluation leaves: `report.json`, and a table with published scores beside."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,29 +38,50 @@ def write_report(report: dict[str, Any], folder: Path) -> None:
 
 
 def print_report(report: dict[str, Any], console: Console) -> None:
-    """Print the scores, a row a group, and what others reached below; `report.json` has both."""
+    """Print the scores of all questions with their intervals, those of each group, and what others reached."""
     scores = [Score(**row) for row in report["scores"]]
-    metrics = list(dict.fromkeys(score.metric for score in scores))
-    title = f"{report['title']}, {report['num_answered']:,} questions answered (95 % intervals)"
+    console.print(_overall(f"{report['title']} (n = {report['num_answered']:,})", scores))
+    groups = list(dict.fromkeys(score.group for score in scores if score.group != ALL))
+    if groups:
+        console.print()
+        console.print(_by_group(groups, scores))
+    console.print()
+    for line in _remarks(report):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def _overall(title: str, scores: Sequence[Score]) -> Table:
     table = Table(title=title, title_justify="left", show_edge=False)
-    table.add_column("questions")
+    table.add_column("all")
+    for name in ("score", "95 % interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for score in scores:
+        if score.group == ALL:
+            table.add_row(score.metric, score.shown, score.shown_interval)
+    return table
+
+
+def _by_group(groups: Sequence[str], scores: Sequence[Score]) -> Table:
+    """A row a group; `report.json` has their intervals."""
+    metrics = list(dict.fromkeys(score.metric for score in scores if score.group != ALL))
+    table = Table(show_edge=False)
+    table.add_column("by kind")
     for metric in metrics:
-        table.add_column(metric, justify="right")
-    for group in sorted(dict.fromkeys(score.group for score in scores), key=lambda name: name != ALL):
+        table.add_column(metric, justify="right", no_wrap=True)
+    for group in groups:
         cells = {score.metric: score.shown for score in scores if score.group == group}
-        table.add_row(group, *[cells.get(metric, "") for metric in metrics], style="bold" if group == ALL else "")
-    console.print(table)
+        table.add_row(group, *[cells.get(metric, "") for metric in metrics])
+    return table
+
+
+def _remarks(report: dict[str, Any]) -> Iterator[str]:
+    """What else is to be known: questions that were not asked, that it is a draw, what others reached."""
     left_out = report["num_questions"] - report["num_answered"]
     if left_out:
-        console.print(f"{left_out:,} of {report['num_questions']:,} questions were not asked: see the lines above.")
+        yield f"{left_out:,} of {report['num_questions']:,} were not asked: see the lines above."
     if report["num_questions"] < report["num_in_benchmark"]:
-        drawn = (
-            f"{report['num_questions']:,} of {report['num_in_benchmark']:,} questions, drawn with seed {report['seed']}"
-        )
-        console.print(f"{drawn}: the intervals say how far the score of all may be.")
+        drawn = f"{report['num_questions']:,} of {report['num_in_benchmark']:,}, drawn with seed {report['seed']}"
+        yield f"{drawn}: the intervals say where the score of all may lie."
     for entry in report["published"]:
         note = f"; {entry['note']}" if entry["note"] else ""
-        console.print(
-            f"published: {entry['model']}: {entry['metric']} {entry['value']} ({entry['source']}{note})",
-            highlight=False,
-        )
+        yield f"published: {entry['metric']} {entry['value']}, {entry['model']} ({entry['source']}{note})"

@@ -134,4 +134,4 @@ def test_perplexity_and_bits_by_hand():
 def test_a_share_has_the_interval_of_wilson():
     score = share("accuracy", ALL, [1.0] * 45 + [0.0] * 5)
     assert (round(score.low, 3), round(score.high, 3)) == (0.786, 0.957)
-    assert score.shown == "90.0% (78.6%-95.7%)"
+    assert (score.shown, score.shown_interval) == ("90.0%", "78.6% - 95.7%")
