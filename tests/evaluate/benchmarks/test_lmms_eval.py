@@ -127,7 +127,7 @@ def test_a_run_is_a_model_of_lmms_eval(lmms_eval, installed, workspace):
     asker = Asker(parts, Decoding(max_new_tokens=6), 2)
     expected = asker.ask([row["question"] for row in rows], [tuple(row["images"]) for row in rows])
     said = sorted(found["toy_said"], key=lambda entry: entry["doc_id"])
-    assert [entry["filtered_resps"][0] for entry in said] == expected
+    assert [entry["said"] for entry in said] == expected
     losses = [[loss_of(parts, row["question"], row["images"], f" {name}") for name in COLOURS] for row in rows]
     right = [min(range(3), key=values.__getitem__) == row["right"] for values, row in zip(losses, rows, strict=True)]
     likely = sorted(found["toy_likely"], key=lambda entry: entry["doc_id"])
