@@ -14,6 +14,7 @@ FOUNDATION = {
     "conversation",
     "errors",
     "lookup",
+    "processes",
     "hashing",
     "durable",
     "sizes",
@@ -22,7 +23,6 @@ FOUNDATION = {
     "torchvision_ops",
     "cache",
     "logs",
-    "processes",
 }
 BUILT = FOUNDATION | {
     "data",
@@ -50,10 +50,10 @@ MAY_IMPORT = {
     "errors": set(),
     "conversation": set(),
     "hashing": set(),
+    "processes": set(),
     "durable": set(),
     "sizes": set(),
     "cache": set(),
-    "processes": set(),
     "progress": {"logs"},
     "logs": {"errors", "lookup", "processes"},
     "testing": {"torchvision_ops", "models"},

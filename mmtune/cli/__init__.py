@@ -16,6 +16,7 @@ from mmtune.cli import (
     configs,
     convert,
     data,
+    eval,
     export,
     identity,
     inspect,
@@ -28,7 +29,7 @@ from mmtune.cli.former_verbs import answer_for
 from mmtune.errors import EndedElsewhere, Interrupted, MMTuneError
 from mmtune.processes import mark, num_processes, rank, tell_launcher
 
-VERBS = (train, plan, recipe, identity, chat, compare, merge, export, data, inspect, bench, configs, convert)
+VERBS = (train, plan, recipe, identity, chat, compare, eval, merge, export, data, inspect, bench, configs, convert)
 VERB_NAMES = (
     *train.VERBS,
     "plan",
@@ -36,6 +37,7 @@ VERB_NAMES = (
     "identity",
     "chat",
     "compare",
+    "eval",
     "merge",
     "export",
     "data",

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from mmtune.build import choose_device
 from mmtune.errors import EndedElsewhere
+from mmtune.models.device import choose_device
 from mmtune.processes import local_rank, num_processes, rank
 
 log = logging.getLogger(__name__)

@@ -202,7 +202,7 @@ def test_a_wrong_command_line_ends_with_code_2(capsys, command, words):
         ("copy-cfg name .", "Here: mmtune configs copy NAME FILE.yaml."),
         ("log-dataset x.py", "Here: mmtune inspect CONFIG."),
         ("check-custom-dataset x.py", "Here: mmtune inspect CONFIG; training checks every record"),
-        ("mmbench llm --llava x", "Here: mmtune compare RUN --questions FILE; benchmarks are not there yet."),
+        ("mmbench llm --llava x", "Here: mmtune eval RUN --benchmark mmbench --data FILE.tsv."),
         ("convert pth_to_hf x.py iter_1.pth hf", "convert pth_to_hf: of XTuner. Here: no need, name the .pth as"),
         ("convert merge llm adapter out", "Here: mmtune export RUN --format merged."),
         ("convert split llm out", "convert split: of XTuner. Here: no need, models are read"),

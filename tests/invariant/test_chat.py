@@ -15,7 +15,7 @@ from mmtune.conversation import Conversation, ImageSlot, Message
 from mmtune.data.encode import text_ids
 from mmtune.data.formats import parse_record
 from mmtune.data.records import read_records
-from mmtune.evaluate.compare import Asker
+from mmtune.evaluate.asking import Asker
 
 
 @pytest.fixture

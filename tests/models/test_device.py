@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mmtune.build import choose_device
 from mmtune.errors import ConfigError
+from mmtune.models.device import choose_device
 
 
 @pytest.fixture
