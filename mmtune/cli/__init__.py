@@ -48,6 +48,8 @@ VERB_NAMES = (
 )
 TAKES_OVERRIDES = ("pretrain", "finetune", "sft", "plan", "run", "identity", "inspect", "data", "bench")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+FOR_SEVERAL = (*train.VERBS, "eval")
+"""Verbs that torchrun may start in several processes."""
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
 SECONDS_TO_SAY_WHY = 5.0
@@ -82,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mmtune: {answer}", file=sys.stderr)
         return EXIT_MISTAKE
     args = _parse(argv)
-    if num_processes() > 1 and args.verb not in train.VERBS:
+    if num_processes() > 1 and args.verb not in FOR_SEVERAL:
         return _refuse_several(args.verb)
     from mmtune.logs import level_of, log_policy
 
@@ -112,7 +114,7 @@ def _refuse_several(verb: str) -> int:
     if rank():
         time.sleep(SECONDS_TO_SAY_WHY)
         return EXIT_MISTAKE
-    mend = "Start it without torchrun, which is for pretrain, finetune and sft."
+    mend = f"Start it without torchrun, which is for {', '.join(FOR_SEVERAL)}."
     message = f"mmtune {verb}: runs in one process (got {num_processes()}). {mend}"
     print(message, file=sys.stderr)
     tell_launcher(message)
