@@ -27,7 +27,7 @@ from mmtune.models.precision import choose_dtype, compute_dtype, computing_in
 from mmtune.models.vision import load_vision, vision_path
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.warm_start import fit_to_words
-from mmtune.models.weights import load_weights, wanted_parts
+from mmtune.models.weights import held_parts, load_weights, wanted_parts
 from mmtune.models.xtuner import load_xtuner
 from mmtune.models.xtuner_files import is_xtuner
 from mmtune.run_folder import (
@@ -218,6 +218,7 @@ def load_run(
     *,
     llm: str | None = None,
     vision: str | None = None,
+    quantization: str | None = None,
     device: torch.device | None = None,
 ) -> Parts:
     """Build the model of a run folder or checkpoint with its trained weights, ready to answer.
@@ -226,6 +227,7 @@ def load_run(
         folder: the run.
         llm: where the base language model is now, if it moved.
         vision: where the vision encoder is now, if it moved.
+        quantization: of the base language model; None takes what the run was trained with.
         device: None takes a GPU where there is one.
 
     Raises:
@@ -234,6 +236,11 @@ def load_run(
     folder = Path(folder)
     require_complete(folder)
     config = read_config(folder)
+    if quantization is not None:
+        if "llm" in held_parts(folder):
+            message = "trained the language model itself, whose weights are not quantized. Ask it as it is."
+            raise CheckpointError(folder, message)
+        config.model.llm.quantization = quantization
     config.model = with_own_stack(config.model, folder)
     if llm is not None:
         config.model.llm.name_or_path = llm

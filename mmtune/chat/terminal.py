@@ -1,98 +1,266 @@
-"""The dialogue in a terminal: a simple loop."""
+"""A dialogue in a terminal, and one whose lines come from a pipe. What a line does is in `commands.py`."""
 
-from collections.abc import Callable
-from typing import Any
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
 
 from rich.console import Console
 
-from mmtune.chat.session import ChatSession
-from mmtune.chat.switching import UNLOADED, AdapterSwitch
-from mmtune.errors import MMTuneError
+from mmtune.cache import cache_folder
+from mmtune.chat.commands import COMMANDS, take_line
+from mmtune.chat.dialogue import Dialogue
+from mmtune.chat.screen import WordWrap, printable
+from mmtune.chat.session import Tell
+from mmtune.conversation import Message
+from mmtune.errors import DataError, MMTuneError
 
-QUIET: dict[str, Any] = {"markup": False, "highlight": False, "style": "dim"}
-HELP = (
-    "/image PATH shows an image, /reset starts anew, /adapter lists runs and switches, /exit leaves (so does Ctrl-D)."
-)
+MODEL = "model: "
+HELP = "Ask, or /help. Ctrl-C stops an answer, Ctrl-D leaves."
+QUIET: dict[str, Any] = {"markup": False, "highlight": False}
 
 
-def chat_loop(session: ChatSession, console: Console, image: str | None = None, *, switch: AdapterSwitch) -> None:
-    """Read questions and print answers until the user leaves.
+class TerminalScreen:
+    """A dialogue as people see it: answers word by word, notes dim, errors red.
 
     Args:
-        session: the dialogue, with the parts of the switch.
-        console: where to write; questions come from standard input.
-        image: shown with the first question.
-        switch: which run answers.
+        console: of the terminal.
     """
-    console.print(
-        f"[dim]{HELP}[/dim]" + (f" [dim]The first question is about {image}.[/dim]" if image else ""),
-        highlight=False,
-    )
-    waiting: tuple[str, ...] = (image,) if image else ()
-    while (text := _read(console)) not in ("/exit", "EXIT"):
-        if not text:
-            continue
-        if text in ("/reset", "RESET"):
-            session.reset()
-            waiting = (image,) if image else ()
-            console.print("[dim]the dialogue starts anew[/dim]")
-        elif text.split()[0] == "/adapter":
-            if _switch(switch, console, text.removeprefix("/adapter").strip()):
-                session.reset()
-                waiting = (image,) if image else ()
-        elif text == "/help":
-            console.print(f"[dim]{HELP}[/dim]", highlight=False)
-        elif text.startswith("/image "):
-            waiting = (*waiting, text.removeprefix("/image ").strip())
-        elif text.startswith("/"):
-            console.print(f"unknown command {text.split()[0]}. {HELP}", markup=False, highlight=False)
-        else:
-            waiting = _ask(session, console, text, waiting)
+
+    def __init__(self, console: Console):
+        self.console = console
+        self._wrap: WordWrap | None = None
+
+    def note(self, text: str) -> None:
+        """Show what is no answer."""
+        self._close()
+        self.console.print(printable(text), style="dim", **QUIET)
+
+    def error(self, error: MMTuneError) -> None:
+        """Show what went wrong."""
+        self._close()
+        self.console.print(printable(str(error)), style="red", **QUIET)
+
+    def begin(self) -> Tell:
+        """Begin an answer."""
+        self.console.print(MODEL, style="bold green", end="", **QUIET)
+        self.console.file.flush()
+        self._wrap = WordWrap(self._write, self.console.width, len(MODEL))
+        return self._wrap.add
+
+    def end(self, question: Message, answer: str) -> None:
+        """End an answer."""
+        self._close()
+
+    def _close(self) -> None:
+        """Begin a new line behind what an answer has said so far."""
+        if self._wrap is not None:
+            self._wrap.end()
+            self._wrap = None
+            self.console.file.write("\n")
+
+    def _write(self, text: str) -> None:
+        self.console.file.write(text)
+        self.console.file.flush()
 
 
-def call_printer(console: Console) -> Callable[[str, str], None]:
+class LineScreen:
+    """A dialogue as programs read it: answers on one stream, all else on another.
+
+    Args:
+        answers: where answers go, each followed by a line end.
+        others: where notes and errors go.
+    """
+
+    def __init__(self, answers: TextIO, others: TextIO):
+        self.answers, self.others = answers, others
+
+    def note(self, text: str) -> None:
+        """Show what is no answer."""
+        print(text, file=self.others)
+
+    def error(self, error: MMTuneError) -> None:
+        """Show what went wrong."""
+        print(f"mmtune: {error}", file=self.others)
+
+    def begin(self) -> Tell:
+        """Begin an answer."""
+        return self._write
+
+    def end(self, question: Message, answer: str) -> None:
+        """End an answer."""
+        self._write("\n")
+
+    def _write(self, text: str) -> None:
+        self.answers.write(text)
+        self.answers.flush()
+
+
+class JsonScreen(LineScreen):
+    """The same with a JSON object a line for each answer and each error. Arguments as `LineScreen`."""
+
+    def error(self, error: MMTuneError) -> None:
+        """Show what went wrong, on both streams."""
+        super().error(error)
+        self.write({"error": str(error)})
+
+    def begin(self) -> Tell:
+        """Begin an answer, which is shown as a whole."""
+        return _wait
+
+    def end(self, question: Message, answer: str) -> None:
+        """Show question and answer."""
+        text = question.text.removeprefix("\n" * bool(question.images))
+        self.write({"question": text, "images": list(question.images), "answer": answer})
+
+    def write(self, value: dict[str, Any]) -> None:
+        """Write an object."""
+        self._write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def _wait(text: str) -> None:
+    """Show nothing yet."""
+
+
+def call_printer(screen: TerminalScreen | LineScreen) -> Callable[[str, str], None]:
     """Return what shows a call of a tool and its result, each on a line."""
 
     def tell(call: str, result: str) -> None:
         for title, text in (("call", call), ("result", result)):
             line = " ".join(text.split())
-            console.print(f"{title}: {line if len(line) <= 200 else line[:200] + '...'}", **QUIET)
+            screen.note(f"{title}: {line if len(line) <= 200 else line[:200] + '...'}")
 
     return tell
 
 
-def _read(console: Console) -> str:
-    """Return what the user types; Ctrl-D and Ctrl-C leave."""
+def lines_of(stream: TextIO) -> Iterator[str | DataError]:
+    """Yield the lines of a pipe, or what is wrong with one."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    for number, line in enumerate(stream, 1):
+        if any("\udc80" <= character <= "\udcff" for character in line):
+            yield DataError(f"standard input, line {number}", "it is not UTF-8. Write it as UTF-8.")
+        else:
+            yield line
+
+
+def answer_lines(dialogue: Dialogue, lines: Iterable[str | DataError]) -> bool:
+    """Take lines until they end or leave; return whether all could be done. What fails is said, the rest goes on."""
+    all_done = True
+    for line in lines:
+        try:
+            if isinstance(line, DataError):
+                raise line
+            if line.strip():
+                take_line(dialogue, line)
+        except MMTuneError as error:
+            dialogue.screen.error(error)
+            all_done = False
+        if dialogue.is_over:
+            break
+    return all_done
+
+
+def chat_loop(dialogue: Dialogue, name: str) -> None:
+    """Read questions in a terminal and show answers until the user leaves.
+
+    Args:
+        dialogue: on a `TerminalScreen`.
+        name: of the model, for the line below.
+    """
+    read, was_stopped, screen = _reader(dialogue, name), False, dialogue.screen
+    screen.note(HELP)
+    if dialogue.waiting:
+        screen.note(f"with the first question: {', '.join(dialogue.waiting)}")
+    while not dialogue.is_over:
+        try:
+            line = read()
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            if was_stopped:
+                return
+            was_stopped = True
+            screen.note("Ctrl-C again leaves")
+            continue
+        was_stopped = False
+        try:
+            with _keys_unseen():
+                take_line(dialogue, line)
+        except KeyboardInterrupt:
+            was_stopped = True
+            screen.note("stopped. Ctrl-C again leaves, /retry asks again.")
+        except MMTuneError as error:
+            screen.error(error)
+
+
+@contextmanager
+def _keys_unseen() -> Iterator[None]:
+    """Keep what is typed meanwhile from the screen; it is read with the next line."""
+    if os.name == "nt":
+        yield
+        return
+    import termios
+
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    now = list(before)
+    now[3] &= ~termios.ECHO
     try:
-        return console.input("[bold cyan]you:[/] ").strip()
-    except (EOFError, KeyboardInterrupt):
-        console.print()
-        return "/exit"
+        termios.tcsetattr(terminal, termios.TCSADRAIN, now)
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 
-def _switch(switch: AdapterSwitch, console: Console, name: str) -> bool:
-    """List the runs, or let one of them answer; return whether another one does now."""
-    if not name:
-        names = [f"{known} (answers)" if known == switch.active else known for known in (*switch.names, UNLOADED[0])]
-        console.print(f"{', '.join(names)}. /adapter NAME switches.", markup=False, highlight=False)
-        return False
+def _reader(dialogue: Dialogue, name: str) -> Callable[[], str]:
+    """Return what reads a line with editing, history and completion."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import NestedCompleter, PathCompleter
+    from prompt_toolkit.formatted_text import FormattedText
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+    from prompt_toolkit.key_binding import KeyBindings
+    from prompt_toolkit.styles import Style
+
+    path, keys = _history_path(), KeyBindings()
+
+    @keys.add("escape", "enter")
+    def _(event: Any) -> None:
+        event.current_buffer.insert_text("\n")
+
+    files = PathCompleter(expanduser=True)
+    takes_file = {"/image": files, "/save": files, "/load": files, "/adapter": files}
+    session: PromptSession[str] = PromptSession(
+        history=InMemoryHistory() if path is None else FileHistory(str(path)),
+        completer=NestedCompleter({command: takes_file.get(command) for command in COMMANDS}),
+        complete_while_typing=False,
+        key_bindings=keys,
+        bottom_toolbar=lambda: _status(dialogue, name),
+        style=Style.from_dict({"bottom-toolbar": "noreverse dim"}),
+    )
+    prompt = FormattedText([("bold ansicyan", "you: ")])
+    return lambda: session.prompt(prompt)
+
+
+def _history_path() -> Path | None:
+    """Where lines are remembered, for their user alone; None where nothing can be written."""
+    path = cache_folder() / "chat_history"
     try:
-        switch.select(name)
-    except MMTuneError as error:
-        console.print(str(error), markup=False, style="red", highlight=False)
-        return False
-    now = "no adapter: the base model answers" if switch.active in UNLOADED else f"{switch.active} answers"
-    console.print(f"{now}; the dialogue starts anew", markup=False, style="dim", highlight=False)
-    return True
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+    except OSError:
+        return None
+    return path
 
 
-def _ask(session: ChatSession, console: Console, text: str, images: tuple[str, ...]) -> tuple[str, ...]:
-    """Print the answer; return the images that are still to be shown."""
-    try:
-        answer = session.ask(text, images)
-    except MMTuneError as error:
-        console.print(str(error), markup=False, style="red", highlight=False)
-        return ()
-    console.print("[bold green]model:[/] ", end="")
-    console.print(answer, markup=False, highlight=False)
-    return ()
+def _status(dialogue: Dialogue, name: str) -> str:
+    session, switch = dialogue.session, dialogue.switch
+    used = f"{len(session.ids)} tokens"
+    if session.context is not None:
+        used = f"{len(session.ids)} of {session.context} tokens"
+    images = f" | {len(dialogue.waiting)} image(s) with the next question" if dialogue.waiting else ""
+    return f"{name if switch is None else switch.active} | {used}{images}"

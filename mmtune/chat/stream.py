@@ -1,0 +1,38 @@
+"""The text of an answer while it is made: pieces that together are the whole answer, never half a character."""
+
+from collections.abc import Callable
+
+REPLACEMENT = "\ufffd"
+"""What decoders write for bytes that are no character, or not yet."""
+
+
+class TextStream:
+    """Tells an answer piece by piece as its tokens come.
+
+    What may still change is held back: bytes of a character that is not whole, and space at the end, which an answer
+    does not have.
+
+    Args:
+        decode: from the ids of an answer to its text.
+        tell: told each piece.
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str], tell: Callable[[str], None]):
+        self.decode, self.tell = decode, tell
+        self.ids: list[int] = []
+        self.told = ""
+
+    def add(self, token: int) -> None:
+        """Take the next token."""
+        self.ids.append(token)
+        self._tell(self.decode(self.ids).rstrip(REPLACEMENT).rstrip())
+
+    def end(self) -> None:
+        """Tell what was held back."""
+        self._tell(self.decode(self.ids))
+
+    def _tell(self, text: str) -> None:
+        """Tell what is new; a byte that spoils the character before it leaves that as it was told."""
+        if len(text) > len(self.told) and text.startswith(self.told):
+            self.tell(text[len(self.told) :])
+            self.told = text
