@@ -112,7 +112,9 @@ class Dialogue:
             ConfigError: this is no run.
         """
         if self.switch is None:
-            raise ConfigError(place, "this is a model without a run, which answers alone. Start chat with a run folder.")
+            raise ConfigError(
+                place, "this is a model without a run, which answers alone. Start chat with a run folder."
+            )
         return self.switch
 
     def _answer(self, make: Callable[[Tell], str]) -> None:
@@ -126,7 +128,20 @@ class Dialogue:
         session = self.session
         if session.num_unread > num_unread_before:
             num_read = len(session.exchanges) - session.num_unread
-            self.screen.note(f"the context of {session.context} tokens is full: only the last {num_read} questions are read")
+            self.screen.note(
+                f"the context of {session.context} tokens is full: only the last {num_read} questions are read"
+            )
         if session.ending == "length":
             limit = session.decoding.max_new_tokens
             self.screen.note(f"the answer was cut off. /params max_new_tokens={2 * limit} allows longer ones.")
+
+
+def call_printer(screen: Screen) -> Callable[[str, str], None]:
+    """Return what shows a call of a tool and its result, each on a line."""
+
+    def tell(call: str, result: str) -> None:
+        for title, text in (("call", call), ("result", result)):
+            line = " ".join(text.split())
+            screen.note(f"{title}: {line if len(line) <= 200 else line[:200] + '...'}")
+
+    return tell

@@ -30,7 +30,7 @@ def split_images(line: str) -> tuple[str, tuple[str, ...]]:
         DataError: a whole path names no file.
     """
     words = [(match.span(), *_read(match)) for match in _WORD.finditer(line)]
-    is_alone = all(is_image or Path(path).is_file() and _has_ending(path) for _, path, is_image in words)
+    is_alone = all(is_image or (Path(path).is_file() and _has_ending(path)) for _, path, is_image in words)
     images, rest, end = [], "", 0
     for (start, stop), path, is_image in words:
         if is_image or is_alone:

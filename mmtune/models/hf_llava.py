@@ -47,7 +47,9 @@ def load_hf_llava(folder: Path, dtype: torch.dtype) -> LlavaParts:
             raise ModelError(str(folder), f"config.json has {key}: {config[key]!r}. Only {value!r} is read here.")
     path, stored = stored_preprocessing(folder)
     if not stored.get("do_pad", False):
-        message = "prepares images without padding them to a square (do_pad), which is not done here. Chat with the run."
+        message = (
+            "prepares images without padding them to a square (do_pad), which is not done here. Chat with the run."
+        )
         raise ModelError(str(path), message)
     try:
         whole: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype, local_files_only=True)
