@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -218,7 +218,7 @@ def load_run(
     *,
     llm: str | None = None,
     vision: str | None = None,
-    quantization: str | None = None,
+    quantization: Literal["nf4", "int8"] | None = None,
     device: torch.device | None = None,
 ) -> Parts:
     """Build the model of a run folder or checkpoint with its trained weights, ready to answer.

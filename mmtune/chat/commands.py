@@ -124,7 +124,7 @@ def _before(dialogue: Dialogue, argument: str) -> None:
     if not switch.has_adapter:
         message = f"{switch.active} trained no adapter: the base model answers already, through its projector."
         raise ConfigError("/before", f"{message} `mmtune compare base RUN` asks it without.")
-    dialogue.select(UNLOADED[0])
+    dialogue.select(UNLOADED[0], "/before")
 
 
 def _after(dialogue: Dialogue, argument: str) -> None:

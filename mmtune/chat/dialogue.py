@@ -1,4 +1,4 @@
-"""A dialogue that a person steers: questions, images for the next one, who answers. Where it is shown is the screen's."""
+"""A dialogue that lines steer: questions, images for the next one, who answers. How it is shown is the screen's."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -92,15 +92,15 @@ class Dialogue:
         self.waiting = (*self.waiting, *images)
         self.screen.note(f"with the next question: {', '.join(self.waiting)}")
 
-    def select(self, name: str) -> None:
+    def select(self, name: str, place: str = "/adapter") -> None:
         """Let another run answer, one that is there or the folder of one, or the base model; the dialogue starts anew.
 
         Raises:
             MMTuneError: it cannot answer here.
         """
-        switch = self.require_switch("/adapter")
+        switch = self.require_switch(place)
         is_known = name in (*switch.names, *switch.layers, *UNLOADED)
-        switch.select(name if is_known or not Path(name).is_dir() else switch.add(name))
+        switch.select(name if is_known or not Path(name).is_dir() else switch.add(name), place)
         self.begin_anew()
         now = "no adapter: the base model answers" if switch.active in UNLOADED else f"{switch.active} answers"
         self.screen.note(f"{now}; the dialogue starts anew")
@@ -112,9 +112,7 @@ class Dialogue:
             ConfigError: this is no run.
         """
         if self.switch is None:
-            raise ConfigError(
-                place, "this is a model without a run, which answers alone. Start chat with a run folder."
-            )
+            raise ConfigError(place, "this model is no run and answers alone. Start the chat with a run folder.")
         return self.switch
 
     def _answer(self, make: Callable[[Tell], str]) -> None:
@@ -128,9 +126,8 @@ class Dialogue:
         session = self.session
         if session.num_unread > num_unread_before:
             num_read = len(session.exchanges) - session.num_unread
-            self.screen.note(
-                f"the context of {session.context} tokens is full: only the last {num_read} questions are read"
-            )
+            full = f"the context of {session.context} tokens is full"
+            self.screen.note(f"{full}: the model reads no more than the last {num_read} question(s)")
         if session.ending == "length":
             limit = session.decoding.max_new_tokens
             self.screen.note(f"the answer was cut off. /params max_new_tokens={2 * limit} allows longer ones.")

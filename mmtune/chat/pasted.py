@@ -1,6 +1,6 @@
-"""Image files in a line that was typed, pasted or made by dragging files into a terminal. Opens none of them.
+r"""Image files in a line that was typed, pasted or made by dragging files into a terminal. Opens none of them.
 
-Terminals write a dragged file as `'/home/me/a cat.png'`, `/home/me/a\\ cat.png` or `file:///home/me/a%20cat.png`.
+Terminals write a dragged file as `'/home/me/a cat.png'`, `/home/me/a\ cat.png` or `file:///home/me/a%20cat.png`.
 """
 
 import os

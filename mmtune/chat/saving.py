@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mmtune.chat.session import ChatSession, Exchange
+from mmtune.chat.exchange import Exchange
+from mmtune.chat.session import ChatSession
 from mmtune.conversation import Conversation, ImageSlot, Message
 from mmtune.data.encode import answer_ids
 from mmtune.data.formats import parse_record

@@ -1,12 +1,13 @@
 """One dialogue with a model. What the model said is kept as ids, so that each turn is read as training read it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from mmtune.build import Parts, load_run
+from mmtune.chat.exchange import Exchange, question_message
 from mmtune.chat.generate import (
     Decoding,
     answer_text,
@@ -22,21 +23,6 @@ from mmtune.data.encode import closing_ids, prompt_ids
 from mmtune.errors import ConfigError, ModelError
 
 Tell = Callable[[str], None]
-
-
-@dataclass
-class Exchange:
-    """A question and what followed it.
-
-    Attributes:
-        question: the user's turn.
-        image_embeds: of its images, float[N, tokens, hidden_size]; None without images.
-        said: answers as ids without the token that ended them, and results of tools between them.
-    """
-
-    question: Message
-    image_embeds: torch.Tensor | None = None
-    said: list[list[int] | Message] = field(default_factory=list)
 
 
 class ChatSession:
@@ -265,16 +251,3 @@ class ChatSession:
 
 def _nobody(text: str) -> None:
     """Tell no one."""
-
-
-def question_message(question: str, images: tuple[str, ...] = ()) -> Message:
-    """Return the user turn of a question: each image on a line of its own before the text, as in LLaVA's data.
-
-    Without a text it is the images alone, as in data of captions.
-    """
-    content: list[str | ImageSlot] = []
-    for number, path in enumerate(images):
-        content += [ImageSlot(path)] if number == 0 else ["\n", ImageSlot(path)]
-    if question.strip() or not images:
-        content.append(f"\n{question}" if images else question)
-    return Message("user", tuple(content))

@@ -6,7 +6,7 @@ Each run keeps its own adapters and its own projector; the models below, which a
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
@@ -67,7 +67,7 @@ class AdapterSwitch:
         *,
         llm: str | None = None,
         vision: str | None = None,
-        quantization: str | None = None,
+        quantization: Literal["nf4", "int8"] | None = None,
         device: torch.device | None = None,
     ):
         paths = [Path(folder) for folder in folders]
@@ -126,21 +126,22 @@ class AdapterSwitch:
             for number in range(len(run.llm_adapters) - 1)
         }
 
-    def select(self, name: str) -> None:
+    def select(self, name: str, place: str = "/adapter") -> None:
         """Let another run answer, or unload the adapters.
 
         Args:
-            name: of a run, one of `layers`; `none` or `base` is the language model without adapter. What it sees still comes through the
-                projector (and the vision adapter) of the run that answered before.
+            name: of a run, or one of `layers`; `none` or `base` is the language model without adapter. What it sees
+                still comes through the projector (and the vision adapter) of the run that answered before.
+            place: of errors.
 
         Raises:
             ConfigError: there is no such run, or its language model itself was trained.
             CheckpointError: an adapter came with changes to the base model, or with virtual tokens before it.
         """
         if name in UNLOADED:
-            self._unload()
+            self._unload(place)
             return
-        run = lookup({**self._runs, **self._layers(), **dict.fromkeys(UNLOADED)}, name, "/adapter")
+        run = lookup({**self._runs, **self._layers(), **dict.fromkeys(UNLOADED)}, name, place)
         assert run is not None
         model = self.parts.model
         model.projector = run.projector
@@ -149,11 +150,11 @@ class AdapterSwitch:
             _activate(model.vision.tower, run.vision_adapters)
         self.active = self.last = name
 
-    def _unload(self) -> None:
+    def _unload(self, place: str) -> None:
         for run in self._runs.values():
             if "llm" in held_parts(run.folder):
                 message = f"{run.folder} trained the language model itself: there is no adapter to unload."
-                raise ConfigError("/adapter", f"{message} `mmtune compare base RUN` asks the untrained model.")
+                raise ConfigError(place, f"{message} `mmtune compare base RUN` asks the untrained model.")
             for path in adapter_folders(run.folder):
                 require_shareable(path)
         _activate(self.parts.model.llm, ())

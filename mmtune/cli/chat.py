@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mmtune.cli.arguments import above_0, at_least_0, at_least_1, probability, temperature
 
 if TYPE_CHECKING:
-    from mmtune.chat.dialogue import Screen
+    from mmtune.chat.dialogue import Dialogue, Screen
     from mmtune.chat.session import ChatSession
     from mmtune.chat.switching import AdapterSwitch
 
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     if args.questions is not None:
         return _answer_file(args, session)
     if args.prompt is not None:
-        dialogue.ask(args.prompt)
+        _answer_once(dialogue, args.prompt)
         return 0
     if in_terminal:
         chat_loop(dialogue, args.folder)
@@ -192,6 +192,19 @@ def _open(args: argparse.Namespace, screen: "Screen") -> "tuple[ChatSession, Ada
     limits = Limits(args.tool_calls, args.tool_seconds, args.tool_bytes)
     session = ToolSession(parts, tools, limits, decoding, system, call_printer(screen), args.context)
     return session, switch
+
+
+def _answer_once(dialogue: "Dialogue", prompt: str) -> None:
+    """Ask one question; a JSON screen shows also why it was not answered."""
+    from mmtune.chat.lines import JsonScreen
+    from mmtune.errors import MMTuneError
+
+    try:
+        dialogue.ask(prompt)
+    except MMTuneError as error:
+        if isinstance(dialogue.screen, JsonScreen):
+            dialogue.screen.write({"error": str(error)})
+        raise
 
 
 def _answer_file(args: argparse.Namespace, session: "ChatSession") -> int:

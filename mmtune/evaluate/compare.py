@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from mmtune.build import Parts, build_parts, choose_device, load_run
+from mmtune.chat.exchange import question_message
 from mmtune.chat.generate import Decoding, answer_text, embed_images, generate_ids
-from mmtune.chat.session import question_message
 from mmtune.conversation import Conversation, Message
 from mmtune.errors import ConfigError
 from mmtune.evaluate.metrics import wilson_interval

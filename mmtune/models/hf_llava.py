@@ -47,10 +47,8 @@ def load_hf_llava(folder: Path, dtype: torch.dtype) -> LlavaParts:
             raise ModelError(str(folder), f"config.json has {key}: {config[key]!r}. Only {value!r} is read here.")
     path, stored = stored_preprocessing(folder)
     if not stored.get("do_pad", False):
-        message = (
-            "prepares images without padding them to a square (do_pad), which is not done here. Chat with the run."
-        )
-        raise ModelError(str(path), message)
+        message = "prepares images without padding them to a square (do_pad: false), which is not done here."
+        raise ModelError(str(path), f"{message} Take another export.")
     try:
         whole: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -76,6 +74,10 @@ def _llm(whole: Any) -> PreTrainedModel:
 def _projector(whole: Any) -> Projector:
     both = whole.model.multi_modal_projector
     projector = Projector("mlp2x_gelu", both.linear_1.in_features, both.linear_2.out_features)
-    for layer, linear in ((projector.layers[0], both.linear_1), (projector.layers[2], both.linear_2)):
-        layer.load_state_dict(linear.state_dict())
+    weights = {
+        f"{number}.{name}": value
+        for number, linear in ((0, both.linear_1), (2, both.linear_2))
+        for name, value in linear.state_dict().items()
+    }
+    projector.layers.load_state_dict(weights)
     return projector.requires_grad_(False)
