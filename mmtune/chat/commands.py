@@ -135,7 +135,7 @@ def _help(dialogue: Dialogue, argument: str) -> None:
     width = max(len(f"{name} {command.argument}") for name, command in COMMANDS.items()) + 2
     for name, command in COMMANDS.items():
         dialogue.screen.note(f"{f'{name} {command.argument}'.ljust(width)}{command.help}")
-    dialogue.screen.note("Paste or drag image files into a question to show them. Alt-Enter begins a new line.")
+    dialogue.screen.note("Paste or drag image files to show them. Alt-Enter begins a new line.")
     dialogue.screen.note("Ctrl-C stops an answer; twice, or Ctrl-D, leaves.")
 
 

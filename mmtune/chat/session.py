@@ -146,7 +146,8 @@ class ChatSession:
             self.system, self.exchanges, self.num_unread = before
             raise
         self.exchanges = exchanges
-        self.last_question = exchanges[-1].question if exchanges else None
+        if exchanges:
+            self.last_question = exchanges[-1].question
 
     def embed(self, images: Sequence[ImageSlot | str | Path]) -> torch.Tensor | None:
         """Return what the model sees of images, float[N, tokens, hidden_size]; None without images.

@@ -18,6 +18,7 @@ from mmtune.conversation import Message
 from mmtune.errors import MMTuneError
 
 MODEL = "model: "
+ERASE_LINE = "\r\x1b[2K"
 HELP = "Ask, or /help. Ctrl-C stops an answer, Ctrl-D leaves."
 QUIET: dict[str, Any] = {"markup": False, "highlight": False}
 
@@ -32,6 +33,7 @@ class TerminalScreen:
     def __init__(self, console: Console):
         self.console = console
         self._wrap: WordWrap | None = None
+        self._has_said = False
 
     def note(self, text: str) -> None:
         """Show what is no answer."""
@@ -47,21 +49,25 @@ class TerminalScreen:
         """Begin an answer."""
         self.console.print(MODEL, style="bold green", end="", **QUIET)
         self.console.file.flush()
+        self._has_said = False
         self._wrap = WordWrap(self._write, self.console.width, len(MODEL))
         return self._wrap.add
 
     def end(self, question: Message, answer: str) -> None:
-        """End an answer."""
+        """End an answer; an empty one is shown as such."""
+        self._has_said = True
         self._close()
 
     def _close(self) -> None:
-        """Begin a new line behind what an answer has said so far."""
-        if self._wrap is not None:
-            self._wrap.end()
-            self._wrap = None
-            self.console.file.write("\n")
+        """Begin a new line behind what an answer has said so far; where it said nothing, take back its beginning."""
+        if self._wrap is None:
+            return
+        self._wrap.end()
+        self.console.file.write("\n" if self._has_said else ERASE_LINE)
+        self._wrap = None
 
     def _write(self, text: str) -> None:
+        self._has_said = True
         self.console.file.write(text)
         self.console.file.flush()
 
@@ -163,5 +169,6 @@ def _status(dialogue: Dialogue, name: str) -> str:
     used = f"{len(session.ids)} tokens"
     if session.context is not None:
         used = f"{len(session.ids)} of {session.context} tokens"
-    images = f" | {len(dialogue.waiting)} image(s) with the next question" if dialogue.waiting else ""
+    count = len(dialogue.waiting)
+    images = f" | {count} image{'s' * (count > 1)} with the next question" if count else ""
     return f"{name if switch is None else switch.active} | {used}{images}"

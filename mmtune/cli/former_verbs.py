@@ -47,7 +47,9 @@ FORMER_CHAT_OPTIONS = (
     "--visual-select-layer",
     "--with-plugins",
 )
-CHAT = "mmtune chat RUN --image FILE, --4bit for --bits 4, since a run knows its models and template; XTuner's weights: model.init_from"
+CHAT = (
+    "mmtune chat RUN --image FILE --4bit, since a run knows its models and template; XTuner's weights: model.init_from"
+)
 
 FORMER_TRAIN_OPTIONS = {
     "--cfg-options": "section.name=value",
