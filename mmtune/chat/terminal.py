@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from mmtune.cache import cache_folder
-from mmtune.chat.commands import COMMANDS, take_line
+from mmtune.chat.commands import take_line
 from mmtune.chat.dialogue import Dialogue
 from mmtune.chat.screen import WordWrap, printable
 from mmtune.chat.session import Tell
@@ -127,11 +127,12 @@ def _keys_unseen() -> Iterator[None]:
 def _reader(dialogue: Dialogue, name: str) -> Callable[[], str]:
     """Return what reads a line with editing, history and completion."""
     from prompt_toolkit import PromptSession
-    from prompt_toolkit.completion import NestedCompleter, PathCompleter
     from prompt_toolkit.formatted_text import FormattedText
     from prompt_toolkit.history import FileHistory, InMemoryHistory
     from prompt_toolkit.key_binding import KeyBindings
     from prompt_toolkit.styles import Style
+
+    from mmtune.chat.completion import CommandCompleter
 
     path, keys = _history_path(), KeyBindings()
 
@@ -139,11 +140,9 @@ def _reader(dialogue: Dialogue, name: str) -> Callable[[], str]:
     def _(event: Any) -> None:
         event.current_buffer.insert_text("\n")
 
-    files = PathCompleter(expanduser=True)
-    takes_file = {"/image": files, "/save": files, "/load": files, "/adapter": files}
     session: PromptSession[str] = PromptSession(
         history=InMemoryHistory() if path is None else FileHistory(str(path)),
-        completer=NestedCompleter({command: takes_file.get(command) for command in COMMANDS}),
+        completer=CommandCompleter(),
         complete_while_typing=False,
         key_bindings=keys,
         bottom_toolbar=lambda: _status(dialogue, name),

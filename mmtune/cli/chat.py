@@ -1,7 +1,7 @@
 """`mmtune chat`: ask a model, in a dialogue, once, or all questions of a file."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mmtune.cli.arguments import above_0, at_least_0, at_least_1, probability, temperature
 
@@ -177,7 +177,8 @@ def _open(args: argparse.Namespace, screen: "Screen") -> "tuple[ChatSession, Ada
     from mmtune.tools.running import Limits
 
     tools = find_tools(args.tools or [])
-    quantization, switch, system = "nf4" if args.is_4bit else None, None, args.system or None
+    quantization: Literal["nf4"] | None = "nf4" if args.is_4bit else None
+    switch, system = None, args.system or None
     if is_model(args.folder):
         parts = load_model(args.folder, template=args.chat_template, quantization=quantization)
     else:

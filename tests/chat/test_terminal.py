@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from talk_workspace import TURNS, at_home, home, parts
 
+from mmtune.chat.commands import COMMANDS
 from mmtune.data.formats import parse_record
 from mmtune.data.records import read_records
 
@@ -101,7 +102,9 @@ def test_mistakes_are_lines_and_the_history_is_kept_for_its_user(terminal, tmp_p
     child.send("/imge x\r")
     child.expect("/imge: no such command. Did you mean '/image'")
     child.expect("you: ")
-    child.send("/he\t\r")  # completed
+    child.send("/he\t")
+    child.expect("/he(.\\[[0-9;?]*[A-Za-z])*lp")  # completed
+    child.send("\r")
     child.expect("shows images with the next question")
     child.expect("you: ")
     child.send("/nope/cat.png What?\r")
@@ -114,3 +117,25 @@ def test_mistakes_are_lines_and_the_history_is_kept_for_its_user(terminal, tmp_p
     history = tmp_path / "cache" / "chat_history"
     assert "+/imge x" in history.read_text()
     assert history.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "completed"),
+    [
+        ("/re", ["/retry", "/reset"]),
+        ("/", list(COMMANDS)),
+        ("re", []),
+        ("", []),
+        ("/load my", ["/load my blue.png"]),
+        ("What of my", []),
+        ("/undo my", []),
+    ],
+)
+def test_what_tab_completes(at_home, text, completed):
+    from prompt_toolkit.completion import CompleteEvent
+    from prompt_toolkit.document import Document
+
+    from mmtune.chat.completion import CommandCompleter
+
+    found = CommandCompleter().get_completions(Document(text), CompleteEvent())
+    assert [text[: len(text) + each.start_position] + each.text for each in found] == completed
