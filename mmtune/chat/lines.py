@@ -16,7 +16,7 @@ class LineScreen:
     """A dialogue as programs read it: answers on one stream, all else on another.
 
     Args:
-        answers: where answers go, each followed by a line end.
+        answers: where answers go, each followed by a line end; a terminal gets them as they come.
         others: where notes and errors go.
     """
 
@@ -33,11 +33,11 @@ class LineScreen:
 
     def begin(self) -> Tell:
         """Begin an answer."""
-        return self._write
+        return self._write if self.answers.isatty() else _wait
 
     def end(self, question: Message, answer: str) -> None:
         """End an answer."""
-        self._write("\n")
+        self._write("\n" if self.answers.isatty() else f"{answer}\n")
 
     def _write(self, text: str) -> None:
         self.answers.write(text)

@@ -1,5 +1,6 @@
-"""The text of an answer while it is made: pieces that together are the whole answer, never half a character."""
+"""The text of an answer while it is made, in pieces that are never half a character."""
 
+import os
 from collections.abc import Callable
 
 REPLACEMENT = "\ufffd"
@@ -32,7 +33,8 @@ class TextStream:
         self._tell(self.decode(self.ids))
 
     def _tell(self, text: str) -> None:
-        """Tell what is new; a byte that spoils the character before it leaves that as it was told."""
-        if len(text) > len(self.told) and text.startswith(self.told):
-            self.tell(text[len(self.told) :])
-            self.told = text
+        """Tell what is new. Where a byte spoils characters that were told, what they became is told behind them."""
+        if self.told.startswith(text):
+            return
+        self.tell(text[len(os.path.commonprefix([self.told, text])) :])
+        self.told = text

@@ -47,9 +47,7 @@ FORMER_CHAT_OPTIONS = (
     "--visual-select-layer",
     "--with-plugins",
 )
-CHAT = (
-    "mmtune chat RUN --image FILE --4bit, since a run knows its models and template; XTuner's weights: model.init_from"
-)
+CHAT = "mmtune chat RUN --image FILE, since a run knows its models and template; XTuner's weights: model.init_from"
 
 FORMER_TRAIN_OPTIONS = {
     "--cfg-options": "section.name=value",

@@ -70,6 +70,16 @@ def test_a_stream_tells_bytes_that_are_no_character_at_the_end():
     assert "".join(pieces) == tokenizer.decode(stream.ids)
 
 
+def test_a_stream_goes_on_behind_characters_that_a_later_byte_spoils():
+    texts = {1: "a你", 2: "a\ufffd\ufffd", 3: "a\ufffd\ufffdb", 4: "a\ufffd\ufffdb c"}
+    pieces = []
+    stream = TextStream(lambda ids: texts[len(ids)], pieces.append)
+    for token in range(4):
+        stream.add(token)
+    stream.end()
+    assert pieces == ["a你", "\ufffd\ufffdb", " c"]
+
+
 def test_answers_have_no_control_tokens(parts):
     tokenizer = parts.tokenizer
     ids = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_start|>", "</s>", "<s>")]
