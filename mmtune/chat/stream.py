@@ -1,6 +1,5 @@
 """The text of an answer while it is made, in pieces that are never half a character."""
 
-import os
 from collections.abc import Callable
 
 REPLACEMENT = "\ufffd"
@@ -36,5 +35,7 @@ class TextStream:
         """Tell what is new. Where a byte spoils characters that were told, what they became is told behind them."""
         if self.told.startswith(text):
             return
-        self.tell(text[len(os.path.commonprefix([self.told, text])) :])
+        pairs = enumerate(zip(self.told, text, strict=False))
+        shared = next((number for number, (one, other) in pairs if one != other), len(self.told))
+        self.tell(text[shared:])
         self.told = text
