@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from mmtune.build import Parts
+from mmtune.chat.exchange import question_message
 from mmtune.chat.generate import Decoding, answer_text, embed_images, generate_ids
-from mmtune.chat.session import question_message
 from mmtune.conversation import Conversation, ImageSlot, Message
 from mmtune.errors import DataError
 

@@ -33,7 +33,7 @@ def test_training_ids_equal_chat_ids_at_every_turn(run, monkeypatch):
     answers = iter(message.text for message in conversation.messages if message.role == "assistant")
     asked = []
 
-    def recorded_answer(parts, prompts, image_embeds, decoding):
+    def recorded_answer(parts, prompts, image_embeds, decoding, on_token):
         asked.append(list(prompts[0]))
         return [[*text_ids(next(answers), parts.tokenizer), parts.tokenizer.convert_tokens_to_ids("<|im_end|>")]]
 
