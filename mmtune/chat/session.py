@@ -20,7 +20,7 @@ from mmtune.chat.generate import (
 from mmtune.chat.stream import TextStream
 from mmtune.conversation import ImageSlot, Message
 from mmtune.data.encode import closing_ids, prompt_ids
-from mmtune.errors import ConfigError, ModelError
+from mmtune.errors import ConfigError, MMTuneError, ModelError
 
 Tell = Callable[[str], None]
 
@@ -142,7 +142,7 @@ class ChatSession:
             self.system = system
             self.reset()
             self._make_room(exchanges)
-        except ConfigError:
+        except MMTuneError:
             self.system, self.exchanges, self.num_unread = before
             raise
         self.exchanges = exchanges
