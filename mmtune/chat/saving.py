@@ -7,12 +7,13 @@ still decode to that text, so that a file may be edited, or read by a model with
 import base64
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mmtune.chat.exchange import Exchange
 from mmtune.chat.session import ChatSession
-from mmtune.conversation import Conversation, ImageSlot, Message
+from mmtune.conversation import Conversation, ImageSlot, Message, ToolCall
 from mmtune.data.encode import answer_ids
 from mmtune.data.formats import parse_record
 from mmtune.data.formats_tools import tool_call
@@ -122,22 +123,25 @@ def _stored_path(slot: ImageSlot, base: Path | None) -> str:
 
 
 def _answer_turn(session: ChatSession, ids: list[int]) -> dict[str, Any]:
-    said, calls = session.split(ids)
-    turn: dict[str, Any] = {"role": "assistant", "content": session.text(said)}
-    if calls:
+    turn: dict[str, Any] = {"role": "assistant", "content": session.text(ids)}
+    if calls := _calls(session, ids):
         turn["content"] = turn["content"] or None
-        turn["tool_calls"] = [_call(session.parts.tokenizer.decode(call)) for call in calls]
+        functions = [{"name": call.name, "arguments": call.arguments} for call in calls]
+        turn["tool_calls"] = [{"type": "function", "function": function} for function in functions]
     return turn | {IDS_KEY: ids}
 
 
-def _call(text: str) -> dict[str, Any]:
+def _calls(session: ChatSession, ids: list[int]) -> tuple[ToolCall, ...]:
+    """The calls in an answer."""
+    calls = []
     try:
-        value = json.loads(text)
-        call = tool_call(value["name"], value.get("arguments", value.get("parameters", {})), 0)
+        for number, call in enumerate(session.split(ids)[1], 1):
+            value = json.loads(session.parts.tokenizer.decode(call))
+            calls.append(tool_call(value["name"], value.get("arguments", value.get("parameters", {})), number))
+        return tuple(calls)
     except (ValueError, KeyError, TypeError, AttributeError):
         message = "the model wrote a call that is broken, which no record holds. /undo takes its question back."
         raise ConfigError("/save", message) from None
-    return {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _exchanges(
@@ -174,9 +178,9 @@ def _answer_of(session: ChatSession, message: Message, ids: Any, previous: str) 
     parts = session.parts
     size = len(parts.tokenizer)
     if isinstance(ids, list) and all(isinstance(token, int) and 0 <= token < size for token in ids):
-        said, calls = session.split(ids)
-        if session.text(said) == message.text and len(calls) == len(message.calls):
-            return ids
+        with suppress(ConfigError):
+            if session.text(ids) == message.text and _calls(session, ids) == message.calls:
+                return ids
     return answer_ids(message, parts.template, parts.tokenizer, previous)
 
 

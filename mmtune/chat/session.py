@@ -21,7 +21,7 @@ from mmtune.chat.stream import TextStream
 from mmtune.conversation import Message
 from mmtune.data.encode import closing_ids, prompt_ids
 from mmtune.data.image_files import ImageSource
-from mmtune.errors import ConfigError, ModelError
+from mmtune.errors import ConfigError, MMTuneError, ModelError
 from mmtune.run_folder import read_config
 from mmtune.schema import trained_system
 
@@ -172,7 +172,7 @@ class ChatSession:
             self.system = system
             self.reset()
             self._make_room(exchanges)
-        except ConfigError:
+        except MMTuneError:
             self.system, self.exchanges, self.num_unread = before
             raise
         self.exchanges = exchanges

@@ -66,7 +66,7 @@ def _llm(whole: Any) -> PreTrainedModel:
     """Put decoder and head into a causal language model of their own, without a copy of their weights."""
     with torch.device("meta"):
         llm: Any = AutoModelForCausalLM.from_config(whole.config.text_config)
-    llm.set_decoder(whole.model.language_model)
+    setattr(llm, llm.base_model_prefix, whole.model.language_model)
     llm.set_output_embeddings(whole.lm_head)
     return llm.requires_grad_(False)
 
