@@ -114,8 +114,8 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
         run_log.close()
         writer.close()
     data.log_trained()
-    best = trainer.load_best()
-    with writer.errors_named():
+    with writer.errors_named(), trainer.whole_weights():
+        best = trainer.load_best()
         write_run(folder)
         seconds = round(run_log.seconds_before + time.monotonic() - run_log.started, 1)
         write_manifest(folder, steps=trainer.state.global_step, train_seconds=seconds, **best)

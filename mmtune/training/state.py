@@ -47,6 +47,18 @@ def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
     _follow_schedule(optimizer, scheduler)
 
 
+def save_scheduler(folder: Path, scheduler: Any) -> None:
+    """Write the state of a scheduler alone, where an engine keeps that of the optimizer."""
+    (folder / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
+    write_json(folder / STATE_FOLDER / "scheduler.json", scheduler.state_dict())
+
+
+def load_scheduler(folder: Path, optimizer: Any, scheduler: Any) -> None:
+    """Read what `save_scheduler` wrote."""
+    scheduler.load_state_dict(read_json(folder / STATE_FOLDER / "scheduler.json"))
+    _follow_schedule(optimizer, scheduler)
+
+
 def _follow_schedule(optimizer: Any, scheduler: Any) -> None:
     """Set the rates of the next step as the schedule has them now: a run may be longer than when it was saved."""
     scheduler = scheduler.scheduler if isinstance(scheduler, AcceleratedScheduler) else scheduler

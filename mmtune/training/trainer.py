@@ -5,6 +5,7 @@ The loop, accumulation, clipping, schedules and engines are the Trainer's own.
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,17 @@ from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter, num_
 from mmtune.training.optimizers import make_optimizer
 from mmtune.training.parameter_groups import parameter_groups
 from mmtune.training.rows import Collator
+from mmtune.training.sharding import engine_of, whole_weights
 from mmtune.training.state import (
     load_optimizer,
     load_random_state,
     load_scaler,
+    load_scheduler,
     load_values,
     save_optimizer,
     save_random_state,
     save_scaler,
+    save_scheduler,
     save_values,
 )
 from mmtune.training.steps import batch_sampler, places_of_step
@@ -125,7 +129,11 @@ class RunTrainer(Trainer):
                 Flow(),
             ],
         )
-        self.finite.has_scaler = self.accelerator.scaler is not None
+        self.finite.has_scaler = self.accelerator.scaler is not None or (self.is_deepspeed_enabled and self.args.fp16)
+        self.engine = engine_of(self)
+        model.runs_alike = self.engine is not None
+        model.is_split = self.engine is not None and self.engine.splits_weights
+        model.reads_features = config.data.cache_vision_features
         self.remove_callback(PrinterCallback)  # added by the Trainer wherever its own bar is off
         # The Trainer has set `use_cache` of the language model's config; generation needs it on.
         model.config.use_cache = True
@@ -237,8 +245,16 @@ class RunTrainer(Trainer):
             self.optimizer = make_optimizer(self.args, self.vlm, parameter_groups(self.run_config, self.vlm, decayed))
         return self.optimizer
 
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """Let the weights that files hold be whole on the first process, where an engine has split them."""
+        return nullcontext() if self.engine is None else whole_weights(self.vlm, self.engine.gather)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the files of a run; the Trainer would gather all weights at once where an engine has split them."""
+        self._save(output_dir)
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        with self.unfreezing.all_open():
+        with self.unfreezing.all_open(), self.whole_weights():
             self.write_run(Path(output_dir or self.run_config.train.output_dir))
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -252,10 +268,25 @@ class RunTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         self.meter.watch.lap(SAVING)
 
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        """Wrap model and optimizer; an engine gets whole weights to split, and then its own state."""
+        if self.engine is None or resume_from_checkpoint is None:
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        checkpoint = Path(resume_from_checkpoint)
+        load_weights(self.vlm, checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        self.engine.load(self.model_wrapped, checkpoint)
+        load_scheduler(checkpoint, self.optimizer, self.lr_scheduler)
+        return prepared
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_weights(self.vlm, Path(resume_from_checkpoint))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.engine is not None:
+            self.engine.save(self.model_wrapped, Path(output_dir))
+            save_scheduler(Path(output_dir), self.lr_scheduler)
+            return
         save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)
         if is_adalora(self.vlm.llm):
             save_values(Path(output_dir), ADALORA, *state_of(self.vlm.llm))

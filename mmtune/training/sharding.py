@@ -1,0 +1,110 @@
+"""Weights that lie in parts on several devices: whole for as long as files are written, and what an engine writes.
+
+Engines are DeepSpeed's ZeRO and torch's FSDP2. Files of a run hold whole weights, so that nothing but an explicit
+resume needs the engine again; what it writes for itself goes into `engine/` of a checkpoint.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer
+
+from mmtune.logs import rank
+from mmtune.models.vlm import VisionLanguageModel
+from mmtune.models.weights import kept_parameters
+from mmtune.training.zero import is_zero3
+
+ENGINE_FOLDER = "engine"
+TAG = "zero"
+"""What DeepSpeed calls its checkpoint, by a folder of that name in `engine/`."""
+
+@dataclass(frozen=True)
+class Engine:
+    """What splits a run over devices beyond its batches.
+
+    Attributes:
+        splits_weights: every process holds a part of them, and modules fetch the whole when they run.
+        gather: brings a parameter together; every process passes its part in.
+        save: writes what the engine keeps of a run into a checkpoint, from every process.
+        load: reads that, on as many processes.
+    """
+
+    splits_weights: bool
+    gather: Callable[[nn.Parameter], torch.Tensor]
+    save: Callable[[Any, Path], None]
+    load: Callable[[Any, Path], None]
+
+
+def engine_of(trainer: Trainer) -> Engine | None:
+    """Return the engine of a run; None where each process holds all but its batches."""
+    if trainer.is_deepspeed_enabled:
+        return Engine(is_zero3(trainer.args.deepspeed), gather_zero, save_zero, load_zero)
+    return None
+
+
+@contextmanager
+def whole_weights(model: VisionLanguageModel, gather: Callable[[nn.Parameter], torch.Tensor]) -> Iterator[None]:
+    """Let the weights that files hold be whole, on the CPU of the first process; other processes only give their parts.
+
+    One after the other is gathered. They are copies: what is loaded into them is gone with the end of the context.
+
+    Args:
+        model: whose weights an engine has split.
+        gather: brings one together.
+    """
+    before: list[tuple[nn.Module, str, nn.Parameter]] = []
+    copies: dict[int, nn.Parameter] = {}
+    kept = {id(value) for value in kept_parameters(model)}
+    places = [(m, name, p) for m in model.modules() for name, p in m.named_parameters(recurse=False) if id(p) in kept]
+    for module, name, parameter in places:
+        if id(parameter) not in copies:
+            whole = gather(parameter).detach()
+            if rank() == 0:
+                copy = whole.to("cpu", copy=True)
+                copies[id(parameter)] = nn.Parameter(copy, requires_grad=parameter.requires_grad)
+        before.append((module, name, parameter))
+    try:
+        for module, name, parameter in before if copies else ():
+            module.register_parameter(name, copies[id(parameter)])
+        yield
+    finally:
+        for module, name, parameter in before:
+            module.register_parameter(name, parameter)
+
+
+def gather_zero(parameter: nn.Parameter) -> torch.Tensor:
+    """Return the whole of a parameter under DeepSpeed: of one that trains, what its optimizer holds, in float32."""
+    import deepspeed
+
+    if parameter.requires_grad:
+        return deepspeed.utils.safe_get_full_fp32_param(parameter)
+    with deepspeed.zero.GatheredParameters([parameter]):
+        return parameter.detach().clone()
+
+
+def gather_fsdp(parameter: Any) -> torch.Tensor:
+    """Return the whole of a parameter under FSDP2, which makes a DTensor of each."""
+    return parameter.full_tensor()
+
+
+def save_zero(engine: Any, folder: Path) -> None:
+    """Write what DeepSpeed keeps of a run, the optimizer above all; every process writes its part."""
+    target = folder / ENGINE_FOLDER
+    engine.save_checkpoint(str(target), tag=TAG, exclude_frozen_parameters=True)
+    if rank() == 0:
+        (target / "zero_to_fp32.py").unlink()  # a script that makes weights of this: those lie beside it, whole
+
+
+def load_zero(engine: Any, folder: Path) -> None:
+    """Read what `save_zero` wrote, on as many processes.
+
+    It is a pickle, from a folder whose hashes the resume has compared; it is read by nothing else.
+    """
+    engine.load_checkpoint(
+        str(folder / ENGINE_FOLDER), tag=TAG, load_module_strict=False, load_lr_scheduler_states=False
+    )
