@@ -30,6 +30,7 @@ from mmtune.models.warm_start import fit_to_words
 from mmtune.models.weights import load_weights, wanted_parts
 from mmtune.models.xtuner import load_xtuner
 from mmtune.models.xtuner_files import is_xtuner
+from mmtune.processes import local_rank, num_local_processes, num_processes
 from mmtune.run_folder import (
     PREPROCESSOR_FILE,
     TOKENIZER_FOLDER,
@@ -86,8 +87,22 @@ class Parts:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device of a run: `auto` is a CUDA GPU where there is one, else the CPU."""
-    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu")
+    """Return the device of a run: `auto` is a CUDA GPU where there is one, else the CPU.
+
+    Of several processes that torchrun starts on a machine each gets the GPU of its number there.
+
+    Raises:
+        ConfigError: there are more processes than GPUs.
+    """
+    if name != "auto" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if num_processes() == 1:
+        return torch.device("cuda")
+    num_here, num_gpus = num_local_processes(), torch.cuda.device_count()
+    if num_here > num_gpus:
+        message = f"torchrun started {num_here} processes here for {num_gpus} GPUs. Start --nproc_per_node {num_gpus}."
+        raise ConfigError("train.device", message)
+    return torch.device("cuda", local_rank())
 
 
 def build_parts(config: ModelConfig, device: torch.device, reader: Reader | None = None) -> Parts:

@@ -21,6 +21,7 @@ FOUNDATION = {
     "torchvision_ops",
     "cache",
     "logs",
+    "processes",
 }
 BUILT = FOUNDATION | {
     "data",
@@ -49,8 +50,9 @@ MAY_IMPORT = {
     "hashing": set(),
     "durable": set(),
     "cache": set(),
+    "processes": set(),
     "progress": {"logs"},
-    "logs": {"errors", "lookup"},
+    "logs": {"errors", "lookup", "processes"},
     "testing": {"torchvision_ops", "models"},
     "testing_vision": {"torchvision_ops", "models"},
     "torchvision_ops": set(),

@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -23,7 +24,8 @@ from mmtune.cli import (
     train,
 )
 from mmtune.cli.former_verbs import answer_for
-from mmtune.errors import Interrupted, MMTuneError
+from mmtune.errors import EndedElsewhere, Interrupted, MMTuneError
+from mmtune.processes import mark, num_processes, rank, tell_launcher
 
 VERBS = (train, plan, recipe, identity, chat, compare, merge, export, data, inspect, bench, configs, convert)
 VERB_NAMES = (
@@ -45,6 +47,8 @@ TAKES_OVERRIDES = ("pretrain", "finetune", "sft", "plan", "run", "identity", "in
 LOG_LEVELS = ("debug", "info", "warning", "error")
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
+SECONDS_TO_SAY_WHY = 5.0
+"""That a process waits which another has ended: torchrun ends all with the first one, and the other is to speak first."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -75,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mmtune: {answer}", file=sys.stderr)
         return EXIT_MISTAKE
     args = _parse(argv)
+    if num_processes() > 1 and args.verb not in train.VERBS:
+        return _refuse_several(args.verb)
     from mmtune.logs import level_of, log_policy
 
     try:
@@ -83,14 +89,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MMTuneError as error:
         if args.traceback:
             raise
-        print(f"mmtune: {error}", file=sys.stderr)
+        print(f"mmtune: {mark()}{error}", file=sys.stderr)
+        tell_launcher(str(error))
+        return EXIT_MISTAKE
+    except EndedElsewhere:
+        time.sleep(SECONDS_TO_SAY_WHY)
         return EXIT_MISTAKE
     except Interrupted as interrupted:
-        print(f"mmtune: {interrupted}", file=sys.stderr)
+        if rank() == 0:
+            print(f"mmtune: {interrupted}", file=sys.stderr)
         return interrupted.exit_code
     except KeyboardInterrupt:
         print("mmtune: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _refuse_several(verb: str) -> int:
+    """Say that a verb is for one process; the first one of several says it."""
+    if rank():
+        time.sleep(SECONDS_TO_SAY_WHY)
+        return EXIT_MISTAKE
+    mend = "Start it without torchrun, which is for pretrain, finetune and sft."
+    message = f"mmtune {verb}: runs in one process (got {num_processes()}). {mend}"
+    print(message, file=sys.stderr)
+    tell_launcher(message)
+    return EXIT_MISTAKE
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -14,6 +14,7 @@ from mmtune.models.kept_memory import measure_blocks, measure_images
 from mmtune.models.loss import MAX_LOGITS
 from mmtune.models.precision import compute_dtype
 from mmtune.models.vlm import VisionLanguageModel
+from mmtune.processes import num_local_processes
 from mmtune.schema import Config
 from mmtune.schema_train import batch_size_of
 from mmtune.training.optimizer_bytes import optimizer_bytes
@@ -169,11 +170,11 @@ def largest_batch(config: Config, rows: SampleDataset | PackedDataset | StreamDa
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that a run may still take: of the GPU, with what torch holds unused, else of the machine."""
+    """Return the bytes that a process may still take: of its GPU, with what torch holds unused, else of the machine."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    return psutil.virtual_memory().available
+    return psutil.virtual_memory().available // num_local_processes()
 
 
 def _gib(number: float) -> str:

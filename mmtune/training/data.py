@@ -15,6 +15,7 @@ from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.finding import Finding
 from mmtune.data.record import to_line
 from mmtune.data.stream import StreamDataset
+from mmtune.processes import rank
 from mmtune.progress import Bars
 from mmtune.schema import Config
 from mmtune.schema_stream import is_streamed
@@ -130,16 +131,17 @@ def prepare_data(config: Config, reader: Reader, folder: Path) -> tuple[SampleDa
     """
     with Bars() as bars:
         dataset, report = build_dataset(config, reader, bars)
-    (folder / PROBLEMS_FILE).unlink(missing_ok=True)
-    if report.problems:
-        write_findings(folder / PROBLEMS_FILE, report.problems)
+    write_findings(folder / PROBLEMS_FILE, report.problems)
     require_good(config.data, dataset, report, folder / PROBLEMS_FILE)
     return dataset, report
 
 
 def write_findings(path: Path, findings: list[Finding]) -> None:
-    """Write one JSON object a line: `file`, `line`, `reason`, `mend`."""
-    path.write_text("".join(to_line(vars(finding)) + "\n" for finding in findings), encoding="utf-8")
+    """Write one JSON object a line: `file`, `line`, `reason`, `mend`; no file where there are none."""
+    if rank() == 0 and not findings:
+        path.unlink(missing_ok=True)
+    elif rank() == 0:
+        path.write_text("".join(to_line(vars(finding)) + "\n" for finding in findings), encoding="utf-8")
 
 
 def log_data(config: Config, dataset: SampleDataset, rows: SampleDataset | PackedDataset, report: DataReport) -> None:

@@ -106,9 +106,7 @@ def read_held_out(
     """
     dataset, report = build_dataset(validation_config(config), reader, progress)
     path = folder / PROBLEMS_FILE
-    path.unlink(missing_ok=True)
-    if report.problems:
-        list_findings(path, report.problems)
+    list_findings(path, report.problems)
     require_good(config.data, dataset, report, path, FILES)
     held_out = HeldOut(dataset, source_names(config.data.validation), FILES, report)
     log_held_out(held_out)

@@ -14,11 +14,20 @@ from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.stream import StreamDataset
 from mmtune.errors import ModelError
 from mmtune.models.vlm import VisionLanguageModel
+from mmtune.processes import num_processes
 from mmtune.run_folder import write_json
 from mmtune.schema import Config
 from mmtune.schema_stream import is_streamed
 from mmtune.training import checkpointing
-from mmtune.training.batch_size import PLAN_FILE, is_auto, log_split, recorded_split, with_largest_batch
+from mmtune.training.batch_size import (
+    PLAN_FILE,
+    is_auto,
+    log_split,
+    recorded_split,
+    share_of_process,
+    with_largest_batch,
+    with_split,
+)
 from mmtune.training.checkpointing import largest_batch
 from mmtune.training.plan import CPU_PROCESS, CUDA_CONTEXT, Plan, Target, make_plan
 from mmtune.training.plan_model import planned_model, planned_rows
@@ -29,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 def with_settled_split(config: Config, reader: Reader, checkpoint: Path | None) -> Config:
-    """Return the config of a run with its batch size as a number; one that is a number already is left as it is.
+    """Return the config of a run with its batch size as a number, and the accumulation that several processes share.
 
     Args:
         config: of the run.
@@ -38,9 +47,14 @@ def with_settled_split(config: Config, reader: Reader, checkpoint: Path | None) 
 
     Raises:
         CheckpointError: the checkpoint does not say how its steps were split.
+        ConfigError: the global batch cannot be shared out to the processes.
     """
     if not is_auto(config):
-        return config
+        size = config.train.per_device_train_batch_size
+        if num_processes() == 1 or config.train.global_batch_size is None:
+            return config
+        share_of_process(config)
+        return with_split(config, int(size))
     device = choose_device(config.train.device)
     if checkpoint is not None:
         settled = recorded_split(config, checkpoint)

@@ -14,14 +14,15 @@ import torch
 from torch import nn
 from transformers import Trainer
 
-from mmtune.logs import rank
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import kept_parameters
+from mmtune.processes import rank
 from mmtune.training.zero import is_zero3
 
 ENGINE_FOLDER = "engine"
 TAG = "zero"
 """What DeepSpeed calls its checkpoint, by a folder of that name in `engine/`."""
+
 
 @dataclass(frozen=True)
 class Engine:

@@ -48,7 +48,7 @@ def zero_settings(config: TrainConfig, dtype: torch.dtype) -> dict[str, Any] | N
         wanted = settings.get(name, {}).get("enabled", "auto")
         if wanted not in ("auto", dtype == kind):
             message = f"'{name}.enabled' is {json.dumps(wanted)}, but this run computes in {str(dtype)[6:]}"
-            raise ConfigError(config.deepspeed, f"{message} (model.llm.dtype). Set it to \"auto\".")
+            raise ConfigError(config.deepspeed, f'{message} (model.llm.dtype). Set it to "auto".')
     optim = optimizer_name(config.optim)
     if optim not in ELEMENTWISE:
         reason = "DeepSpeed gives an optimizer flat pieces of weights, and this one needs whole ones"
@@ -91,7 +91,7 @@ def require_filled(config: TrainConfig, arguments: TrainingArguments) -> None:
     """
     for mismatch in arguments.hf_deepspeed_config.mismatches:
         said, wanted = mismatch.removeprefix("- ds ").split(" vs hf ")
-        message = f"{said.replace('=', ' is ')}, but the run has {wanted.replace('=', ' ')}. Set it to \"auto\"."
+        message = f'{said.replace("=", " is ")}, but the run has {wanted.replace("=", " ")}. Set it to "auto".'
         raise ConfigError(str(config.deepspeed), message)
 
 
