@@ -96,9 +96,10 @@ def gather_fsdp(parameter: Any) -> torch.Tensor:
 def save_zero(engine: Any, folder: Path) -> None:
     """Write what DeepSpeed keeps of a run, the optimizer above all; every process writes its part."""
     target = folder / ENGINE_FOLDER
-    engine.save_checkpoint(str(target), tag=TAG, exclude_frozen_parameters=True)
+    engine.save_checkpoint(str(target), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
     if rank() == 0:
-        (target / "zero_to_fp32.py").unlink()  # a script that makes weights of this: those lie beside it, whole
+        for script in target.glob("*.py"):  # they make weights of this, which lie beside it, whole
+            script.unlink()
 
 
 def load_zero(engine: Any, folder: Path) -> None:
