@@ -52,9 +52,7 @@ def run(args: argparse.Namespace) -> int:
         if local_rank():  # the first process of this machine says the same
             raise EndedElsewhere(str(error)) from error
         raise
-    from mmtune.training.ranks import leave
     from mmtune.training.run import train
 
     train(config, args.verb, resume=args.resume, overwrite=args.overwrite)
-    leave()
     return 0

@@ -1,0 +1,123 @@
+"""Two processes with DeepSpeed's ZeRO train what one process without it trains; their runs resume bit for bit."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from launching import run_pair
+from safetensors.torch import load_file
+
+from mmtune.cli import main
+from mmtune.run_folder import read_json
+from mmtune.schema_sharding import DEEPSPEED_SETTINGS
+from mmtune.training.callbacks import read_log
+
+SHORT = ("train.max_steps=4", "train.per_device_train_batch_size=1", "train.save_steps=0")
+NO_DROPOUT = "model.adapter={kind: lora, r: 4, lora_alpha: 8, lora_dropout: 0.0}"
+PACKED = (NO_DROPOUT, "data.pack_to_max_length=true", "data.max_length=160")
+WATCHED = (
+    NO_DROPOUT,
+    "data.validation=[{path: held.json}]",
+    "train.eval_steps=2",
+    "train.metric_for_best_model=eval_loss",
+    "train.load_best_model_at_end=true",
+    "sample={every_steps: 2, questions: ['Hi', 'Sure?'], max_new_tokens: 4}",
+)
+FULL = ("model.adapter=null", "model.llm.tune=full", "model.vision.tune=full", "train.learning_rate=1e-3")
+DROPOUT = ("model.adapter={kind: lora, r: 4, lora_dropout: 0.2}", "train.neftune_noise_alpha=5", "train.save_steps=2")
+
+KINDS = {
+    "packed": (PACKED, DEEPSPEED_SETTINGS),
+    "watched": (WATCHED, ("zero3",)),
+    "full": ((*FULL, "train.gradient_checkpointing=true"), ("zero2", "zero3")),
+    "nf4": ((*PACKED, "model.llm.quantization=nf4"), ("zero2", "zero3")),
+    "features": ((NO_DROPOUT, "data.cache_vision_features=true"), ("zero3",)),
+}
+"""What is trained -> its keys and the settings of DeepSpeed that it is trained with, in two processes."""
+
+CASES = [(kind, setting) for kind, (_, settings) in KINDS.items() for setting in settings]
+RESUMED = ("zero2_offload", "zero3")
+
+
+def arguments(name, accumulation, *changes):
+    keys = [f"train.output_dir=runs/{name}", f"train.gradient_accumulation_steps={accumulation}"]
+    return ["sft", "mixed.yaml", *keys, *SHORT, *changes]
+
+
+@pytest.fixture(scope="module")
+def runs(mixed):
+    """All runs of two processes, made in one launch; the folder that they are in."""
+    argv = [arguments(f"{kind} {zero}", 2, *KINDS[kind][0], f"train.deepspeed={zero}") for kind, zero in CASES]
+    for zero in RESUMED:
+        keys = (*DROPOUT, f"train.deepspeed={zero}")
+        argv.append(arguments(f"straight {zero}", 1, *keys))
+        argv.append(arguments(f"resumed {zero}", 1, *keys, "--resume", f"runs/straight {zero}/checkpoint-2"))
+    assert run_pair(mixed, [[each, None] for each in argv]) == 0, Path("output.txt").read_text()
+    for number in (0, 1):
+        assert json.loads(Path(f"codes-{number}.json").read_text()) == [0] * len(argv)
+    return mixed / "runs"
+
+
+@pytest.fixture(scope="module")
+def of_one(runs):
+    """Return the same run of one process without DeepSpeed, trained once."""
+
+    def train(kind):
+        if not (runs / kind).exists():
+            assert main(arguments(kind, 4, *KINDS[kind][0])) == 0
+        return runs / kind
+
+    return train
+
+
+def weights(folder):
+    return {
+        f"{path.relative_to(folder)} {name}": value
+        for path in sorted(folder.rglob("*.safetensors"))
+        if "checkpoint" not in path.as_posix()
+        for name, value in load_file(path).items()
+    }
+
+
+def logged(folder, key):
+    return [entry[key] for entry in read_log(folder / "log.jsonl") if key in entry]
+
+
+@pytest.mark.parametrize(("kind", "zero"), CASES)
+def test_two_processes_train_what_one_does(runs, of_one, kind, zero):
+    one, two = of_one(kind), runs / f"{kind} {zero}"
+    assert logged(two, "loss") == pytest.approx(logged(one, "loss"), rel=1e-5)
+    assert logged(two, "grad_norm") == pytest.approx(logged(one, "grad_norm"), rel=1e-4)
+    found, expected = weights(two), weights(one)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].dtype == torch.float32
+        assert torch.allclose(found[name], value, rtol=1e-4, atol=1e-5), name
+
+
+@pytest.mark.parametrize("zero", KINDS["watched"][1])
+def test_what_is_measured_and_answered_is_that_of_one_process(runs, of_one, zero):
+    one, two = of_one("watched"), runs / f"watched {zero}"
+    assert logged(two, "eval_loss") == pytest.approx(logged(one, "eval_loss"), rel=1e-5)
+    assert (two / "samples.jsonl").read_text() == (one / "samples.jsonl").read_text()
+    assert read_json(two / "manifest.json")["best"]["step"] == read_json(one / "manifest.json")["best"]["step"]
+
+
+@pytest.mark.parametrize("zero", RESUMED)
+def test_a_resumed_run_ends_as_a_straight_one_bit_for_bit(runs, zero):
+    straight, resumed = weights(runs / f"straight {zero}"), weights(runs / f"resumed {zero}")
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(resumed[name], value) for name, value in straight.items())
+    assert logged(runs / f"resumed {zero}", "loss") == logged(runs / f"straight {zero}", "loss")[2:]
+
+
+@pytest.mark.parametrize("zero", RESUMED)
+def test_a_checkpoint_holds_whole_weights_beside_what_the_engine_keeps(runs, zero, capsys):
+    checkpoint = runs / f"straight {zero}" / "checkpoint-2"
+    listed = read_json(checkpoint / "manifest.json")["files"]
+    engine = {name for name in listed if name.startswith("engine/")}
+    assert any("rank_1" in name for name in engine)
+    assert not any(name.endswith(".py") for name in listed)
+    assert main(["chat", str(checkpoint), "--prompt", "Hi", "--max-new-tokens", "3"]) == 0
+    assert main(arguments(f"from {zero}", 1, *DROPOUT[:1], f"model.init_from={checkpoint}")) == 0
