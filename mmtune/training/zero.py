@@ -24,8 +24,6 @@ ELEMENTWISE = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop", 
 ONES_OWN = {"optimizer": "train.optim", "scheduler": "train.lr_scheduler_type"}
 """Sections of DeepSpeed's settings that a run has keys for -> these."""
 
-SHARED_MEMORY_OP = "deepspeed_shm_comm"
-
 
 def zero_settings(config: TrainConfig, dtype: torch.dtype) -> dict[str, Any] | None:
     """Return DeepSpeed's settings of a run, its "auto" values not filled in yet; None where it is not asked for.
@@ -98,10 +96,10 @@ def require_filled(config: TrainConfig, arguments: TrainingArguments) -> None:
 def meet_on_cpu() -> None:
     """Let processes on CPUs talk through gloo alone, called before they meet.
 
-    DeepSpeed's own all-reduce in shared memory takes minutes to build with a C++ compiler, and a build that was killed
-    leaves a lock on which later ones wait in silence.
+    DeepSpeed has an all-reduce in shared memory of its own, which takes minutes to build with a C++ compiler; a build
+    that was killed leaves a lock on which later ones wait in silence.
     """
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
+    import deepspeed.ops
 
-    deepspeed.ops.__compatible_ops__[SHARED_MEMORY_OP] = False
+    deepspeed.ops.__compatible_ops__ = {}  # else it finds out by trying compilers which operations could be built

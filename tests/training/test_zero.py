@@ -2,10 +2,12 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
 from mmtune.cli import main
 from mmtune.config import load_config
@@ -13,7 +15,7 @@ from mmtune.errors import ConfigError
 from mmtune.schema_sharding import DEEPSPEED_SETTINGS
 from mmtune.shipped import shipped_folder
 from mmtune.training.arguments import training_arguments
-from mmtune.training.zero import is_zero3, zero_settings
+from mmtune.training.zero import is_zero3, require_filled, zero_settings
 
 
 @pytest.fixture
@@ -110,9 +112,13 @@ def test_a_wrong_file_is_refused(launched, desk, config_file, content, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_number_that_the_run_does_not_have_is_refused(launched, config_file):
+def test_a_number_that_the_run_does_not_have_is_refused(config_file):
     settings = json.loads((shipped_folder() / "deepspeed" / "zero2.json").read_text())
-    Path("own.json").write_text(json.dumps(settings | {"gradient_accumulation_steps": 7}))
-    config = load_config(config_file("train.deepspeed=own.json"), [], "pretrain")
-    with pytest.raises(ConfigError, match="gradient_accumulation_steps is 7, but the run has [a-z_]* 1"):
-        training_arguments(config.train, torch.device("cpu"), torch.float32)
+    config = load_config(config_file(), [], "pretrain").train
+    arguments = training_arguments(config, torch.device("cpu"), torch.float32)
+    for changes, is_right in (({}, True), ({"gradient_accumulation_steps": 7}, False)):
+        arguments.hf_deepspeed_config = HfTrainerDeepSpeedConfig(settings | changes)
+        arguments.hf_deepspeed_config.trainer_config_process(arguments)
+        said = "gradient_accumulation_steps is 7, but the run has gradient_accumulation_steps 1"
+        with nullcontext() if is_right else pytest.raises(ConfigError, match=said):
+            require_filled(config, arguments)
