@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LONGEST = 900
+LONGEST = 600
 """Seconds of a launch: processes that wait for each other would not end."""
 SEVERAL = Path(__file__).parent / "several.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -16,9 +16,7 @@ def launched(folder, *what):
     """Start torchrun with two processes; its output goes to `output.txt`."""
     environment = os.environ | {"MMTUNE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     with (folder / "output.txt").open("w") as output:
-        return subprocess.Popen(
-            [*TORCHRUN, *what], cwd=folder, env=environment, stdout=output, stderr=output
-        )
+        return subprocess.Popen([*TORCHRUN, *what], cwd=folder, env=environment, stdout=output, stderr=output)
 
 
 def run_pair(folder, runs):

@@ -48,7 +48,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
 SECONDS_TO_SAY_WHY = 5.0
-"""That a process waits which another has ended: torchrun ends all with the first one, and the other is to speak first."""
+"""What a process waits that another one ended: torchrun ends all with the first, and the other has to say why."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -131,4 +131,9 @@ def entry_point() -> NoReturn:
     """What the `mmtune` command runs."""
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `mmtune inspect ... | head` ends quietly
-    sys.exit(main())
+    code = main()
+    if num_processes() > 1 and code == 0:
+        from mmtune.training.ranks import leave
+
+        leave()
+    sys.exit(code)
