@@ -29,6 +29,9 @@ def wrong_sharding(config: Config) -> Iterator[str]:
     if (config.model.adapter or {}).get("kind") == "adalora":
         reason = "AdaLoRA moves its ranks by whole gradients, of which each device holds a part"
         yield f"'{key}' does not go with adalora: {reason}. Set model.adapter.kind: lora."
+    if train.fsdp and config.model.llm.quantization is not None:
+        reason = "every device would hold all of the quantized weights, and only the little that trains would be split"
+        yield f"'train.fsdp' does not go with {config.model.llm.quantization} weights: {reason}. Take deepspeed: zero3."
     if train.pure_bf16 and word is not None:
         reason = "DeepSpeed keeps fp32 copies of bfloat16 weights for its optimizer by itself"
         yield f"'train.pure_bf16' has no meaning with '{key}': {reason}. Set it to false."

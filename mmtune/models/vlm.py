@@ -41,8 +41,8 @@ class VisionLanguageModel(nn.Module):
         checkpointed_share: of the language model's blocks, where gradient checkpointing is on.
         neftune_noise_alpha: of the noise on text embeddings while training; 0: none. See `mmtune.models.neftune`.
         label_smoothing_factor: of the loss while training; see `answer_loss`.
-        runs_alike: an engine counts on it that all processes run the same modules in the same order: it adds up gradients
-            as they come, or fetches weights as modules run.
+        runs_alike: an engine counts on it that all processes run the same modules in the same order: it adds up
+            gradients as they come, or fetches weights as modules run.
         is_split: the latter, as parts of the weights lie on several devices.
         reads_features: images come as features, not as pixels.
         adapter_start: first factors of an adapter that was taken out of the weights; see `adapter_start.py`.
@@ -136,7 +136,7 @@ class VisionLanguageModel(nn.Module):
         if image_features is not None:
             image_embeds = self.project(image_features)
         zero = None
-        if image_embeds is None and self.projector is not None and (self.training or self.is_split):
+        if image_embeds is None and self.projector is not None and self.training:
             zero = self._image_gradients()
         embeds = self.embed(input_ids, image_embeds)
         if self.training and self.neftune_noise_alpha:

@@ -9,7 +9,7 @@ from mmtune.schema import TrainConfig
 from mmtune.schema_evaluation import criterion, is_greater_better, steps_between_evaluations
 from mmtune.training.optimizers import optim_args_text, optimizer_name, require_optimizer, require_schedule
 from mmtune.training.trackers import require_trackers
-from mmtune.training.zero import meet_on_cpu, require_filled, zero_settings
+from mmtune.training.zero import meet_on_cpu, require_filled, require_splittable, zero_settings
 
 ALL_LINEAR = "all-linear"
 NEVER = 1 << 40
@@ -58,6 +58,7 @@ def training_arguments(
     require_schedule(config.lr_scheduler_type, config.lr_scheduler_kwargs)
     size = config.per_device_train_batch_size
     size = 1 if size == "auto" else size  # before it is chosen, when the other values are tried alone
+    require_splittable(config, dtype)
     settings = zero_settings(config, dtype)
     if settings is not None and device.type == "cpu":
         meet_on_cpu()

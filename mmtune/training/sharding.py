@@ -12,11 +12,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
+from mmtune.data.collate import empty_batch
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import kept_parameters
 from mmtune.processes import rank
+from mmtune.training.state import load_optimizer, load_scheduler, save_optimizer, save_scheduler
 from mmtune.training.zero import is_zero3
 
 ENGINE_FOLDER = "engine"
@@ -31,8 +34,8 @@ class Engine:
     Attributes:
         splits_weights: every process holds a part of them, and modules fetch the whole when they run.
         gather: brings a parameter together; every process passes its part in.
-        save: writes what the engine keeps of a run into a checkpoint, from every process.
-        load: reads that, on as many processes.
+        save: writes the optimizer's state of a trainer into a checkpoint, from every process.
+        load: reads that.
     """
 
     splits_weights: bool
@@ -41,10 +44,13 @@ class Engine:
     load: Callable[[Any, Path], None]
 
 
-def engine_of(trainer: Trainer) -> Engine | None:
-    """Return the engine of a run; None where each process holds all but its batches."""
-    if trainer.is_deepspeed_enabled:
-        return Engine(is_zero3(trainer.args.deepspeed), gather_zero, save_zero, load_zero)
+def engine_of(trainer: Any) -> Engine | None:
+    """Return the engine of a `RunTrainer`; None where each process holds all but its batches."""
+    settings = trainer.args.deepspeed
+    if settings is not None:
+        return Engine(is_zero3(settings), gather_zero, save_zero, load_zero)
+    if trainer.run_config.train.fsdp:
+        return Engine(True, gather_fsdp, save_fsdp, load_fsdp)
     return None
 
 
@@ -93,20 +99,67 @@ def gather_fsdp(parameter: Any) -> torch.Tensor:
     return parameter.full_tensor()
 
 
-def save_zero(engine: Any, folder: Path) -> None:
+def save_zero(trainer: Any, folder: Path) -> None:
     """Write what DeepSpeed keeps of a run, the optimizer above all; every process writes its part."""
     target = folder / ENGINE_FOLDER
-    engine.save_checkpoint(str(target), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
+    trainer.model_wrapped.save_checkpoint(str(target), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
     if rank() == 0:
         for script in target.glob("*.py"):  # they make weights of this, which lie beside it, whole
             script.unlink()
+        save_scheduler(folder, trainer.lr_scheduler)
 
 
-def load_zero(engine: Any, folder: Path) -> None:
+def load_zero(trainer: Any, folder: Path) -> None:
     """Read what `save_zero` wrote, on as many processes.
 
     It is a pickle, from a folder whose hashes the resume has compared; it is read by nothing else.
     """
-    engine.load_checkpoint(
-        str(folder / ENGINE_FOLDER), tag=TAG, load_module_strict=False, load_lr_scheduler_states=False
-    )
+    place = str(folder / ENGINE_FOLDER)
+    trainer.model_wrapped.load_checkpoint(place, tag=TAG, load_module_strict=False, load_lr_scheduler_states=False)
+    load_scheduler(folder, trainer.optimizer, trainer.lr_scheduler)
+
+
+def shard(model: VisionLanguageModel) -> None:
+    """Split the weights of a model over all processes by FSDP2, block by block; the rest of them together.
+
+    Source: PyTorch FSDP (Zhao et al. 2023, arXiv:2304.11277).
+    """
+    groups = [*model.blocks, *([] if model.vision is None else [model.vision])]
+    for module in groups:
+        fully_shard(module)
+    root: Any = fully_shard(model, reshard_after_forward=False)
+    root._is_fsdp_managed_module = True  # how transformers knows one
+    with torch.no_grad():
+        # Modules find their root when it first runs: it must not be a part of it that runs first, to answer a question.
+        root(**{key: value.to(model.device) for key, value in empty_batch().items() if key != "sample_lengths"})
+    root.reshard()
+
+
+def save_fsdp(trainer: Any, folder: Path) -> None:
+    """Write the optimizer's state as a run without FSDP does: whole tensors, gathered one after the other."""
+    state = trainer.optimizer.state_dict()
+    whole = {
+        index: {name: _on_rank_0(value) for name, value in slots.items()} for index, slots in state["state"].items()
+    }
+    if rank() == 0:
+        save_optimizer(folder, {**state, "state": whole}, trainer.lr_scheduler)
+
+
+def _on_rank_0(value: Any) -> Any:
+    """The whole of a tensor that is split, on the CPU of rank 0 alone."""
+    if not isinstance(value, DTensor):
+        return value
+    whole = value.full_tensor()
+    return whole.cpu() if rank() == 0 else None
+
+
+def load_fsdp(trainer: Any, folder: Path) -> None:
+    """Read what `save_fsdp` wrote; each process keeps its part."""
+    load_optimizer(folder, trainer.optimizer, trainer.lr_scheduler, split_as)
+
+
+def split_as(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Split a tensor of a parameter's shape as the parameter is split."""
+    if isinstance(parameter, DTensor) and value.shape == parameter.shape:
+        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return value

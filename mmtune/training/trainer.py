@@ -4,8 +4,8 @@ The loop, accumulation, clipping, schedules and engines are the Trainer's own.
 """
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,18 +36,16 @@ from mmtune.training.optimizers import make_optimizer
 from mmtune.training.parameter_groups import parameter_groups
 from mmtune.training.ranks import gathered, highest, wait_for_all
 from mmtune.training.rows import Collator
-from mmtune.training.sharding import engine_of, whole_weights
+from mmtune.training.sharding import engine_of, shard, whole_weights
 from mmtune.training.state import (
     load_optimizer,
     load_random_state,
     load_scaler,
-    load_scheduler,
     load_values,
     random_state,
     save_optimizer,
     save_random_state,
     save_scaler,
-    save_scheduler,
     save_values,
 )
 from mmtune.training.steps import own_batch_sampler, places_of_step
@@ -290,28 +288,38 @@ class RunTrainer(Trainer):
         self.meter.watch.lap(SAVING)
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
-        """Wrap model and optimizer; an engine gets whole weights to split, and then its own state."""
-        if self.engine is None or resume_from_checkpoint is None:
+        """Wrap model and optimizer; an engine gets whole weights to split, and then the state of its optimizer."""
+        if self.engine is None:
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        checkpoint = Path(resume_from_checkpoint)
-        load_weights(self.vlm, checkpoint)
+        checkpoint = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
+        if checkpoint is not None:
+            load_weights(self.vlm, checkpoint)
+        if self.run_config.train.fsdp:
+            shard(self.vlm)
+            self.is_distributed_loading_by_transformers = True  # the Trainer leaves a model alone that is split already
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
-        self.engine.load(self.model_wrapped, checkpoint)
-        load_scheduler(checkpoint, self.optimizer, self.lr_scheduler)
+        if checkpoint is not None:
+            self.engine.load(self, checkpoint)
         return prepared
+
+    @contextmanager
+    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
+        """Add up gradients of a batch before the last of its step, without those of other processes."""
+        model: Any = self.vlm
+        model.set_requires_gradient_sync(False)
+        yield
+        model.set_requires_gradient_sync(True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_weights(self.vlm, Path(resume_from_checkpoint))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.engine is not None:
-            self.engine.save(self.model_wrapped, Path(output_dir))
-            if rank() == 0:
-                save_scheduler(Path(output_dir), self.lr_scheduler)
+            self.engine.save(self, Path(output_dir))
             return
         if rank():
             return
-        save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)
+        save_optimizer(Path(output_dir), self.optimizer.state_dict(), self.lr_scheduler)
         if is_adalora(self.vlm.llm):
             save_values(Path(output_dir), ADALORA, *state_of(self.vlm.llm))
 

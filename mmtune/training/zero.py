@@ -1,6 +1,6 @@
-"""DeepSpeed's ZeRO: the settings of a run, from a shipped name or a file, and where it cannot work.
+"""DeepSpeed's settings of a run, from a shipped name or a file, and where it or FSDP cannot work.
 
-What it writes into checkpoints and how its weights are gathered is in `sharding.py`.
+What they write into checkpoints and how weights are gathered is in `sharding.py`.
 """
 
 import importlib.util
@@ -13,11 +13,13 @@ import torch
 from transformers import TrainingArguments
 
 from mmtune.errors import ConfigError
+from mmtune.processes import num_processes
 from mmtune.schema import TrainConfig
 from mmtune.shipped import shipped_folder
 from mmtune.training.optimizers import optimizer_name
 
 KEY = "train.deepspeed"
+LAUNCH = "torchrun --nproc_per_node 2 -m mmtune finetune CONFIG"
 ELEMENTWISE = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop", "lion_32bit")
 """Optimizers that treat each number by itself: they do the same on a device's share of the flattened weights."""
 
@@ -47,10 +49,6 @@ def zero_settings(config: TrainConfig, dtype: torch.dtype) -> dict[str, Any] | N
         if wanted not in ("auto", dtype == kind):
             message = f"'{name}.enabled' is {json.dumps(wanted)}, but this run computes in {str(dtype)[6:]}"
             raise ConfigError(config.deepspeed, f'{message} (model.llm.dtype). Set it to "auto".')
-    optim = optimizer_name(config.optim)
-    if optim not in ELEMENTWISE:
-        reason = "DeepSpeed gives an optimizer flat pieces of weights, and this one needs whole ones"
-        raise ConfigError("train.optim", f"'{config.optim}' does not go with {KEY}: {reason}. Take adamw_torch_fused.")
     return settings
 
 
@@ -58,8 +56,7 @@ def _require_deepspeed(word: str) -> None:
     if importlib.util.find_spec("deepspeed") is None:
         raise ConfigError(KEY, f"{word} needs deepspeed. Run: pip install 'mmtune[deepspeed]'")
     if "LOCAL_RANK" not in os.environ:
-        example = "torchrun --nproc_per_node 2 -m mmtune finetune CONFIG"
-        raise ConfigError(KEY, f"{word} needs processes that a launcher has started, also where it is one. {example}")
+        raise ConfigError(KEY, f"{word} needs processes that a launcher has started, also where it is one: {LAUNCH}")
 
 
 def _read(word: str) -> dict[str, Any]:
@@ -74,6 +71,28 @@ def _read(word: str) -> dict[str, Any]:
     if not isinstance(settings, dict) or "zero_optimization" not in settings:
         raise ConfigError(KEY, f"{path}: has no section 'zero_optimization'. Copy a shipped one and change it.")
     return settings
+
+
+def require_splittable(config: TrainConfig, dtype: torch.dtype) -> None:
+    """Check that a run can be split over devices, where its config asks for that.
+
+    Args:
+        config: the section `train`.
+        dtype: that the language model computes in.
+
+    Raises:
+        ConfigError: the optimizer needs whole weights, or FSDP has no other process or the wrong dtype.
+    """
+    key = KEY if config.deepspeed is not None else "train.fsdp"
+    if config.deepspeed is None and not config.fsdp:
+        return
+    if optimizer_name(config.optim) not in ELEMENTWISE:
+        reason = "an optimizer gets pieces of weights there, and this one needs whole ones"
+        raise ConfigError("train.optim", f"'{config.optim}' does not go with {key}: {reason}. Take adamw_torch_fused.")
+    if config.fsdp and num_processes() == 1:
+        raise ConfigError(key, f"splits a model over processes, and this is one alone. Start several: {LAUNCH}")
+    if config.fsdp and dtype == torch.float16:
+        raise ConfigError(key, "does not go with float16, whose gradients are scaled. Take model.llm.dtype: bfloat16.")
 
 
 def is_zero3(settings: dict[str, Any] | None) -> bool:

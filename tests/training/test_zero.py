@@ -15,7 +15,7 @@ from mmtune.errors import ConfigError
 from mmtune.schema_sharding import DEEPSPEED_SETTINGS
 from mmtune.shipped import shipped_folder
 from mmtune.training.arguments import training_arguments
-from mmtune.training.zero import is_zero3, require_filled, zero_settings
+from mmtune.training.zero import is_zero3, require_filled, require_splittable, zero_settings
 
 
 @pytest.fixture
@@ -52,6 +52,7 @@ CONFIGS = {
     "train.deepspeed=zero4": "'train.deepspeed' must be zero1, zero2",
     "train.deepspeed=zero3 train.fsdp=true": "both split a model over devices",
     "train.deepspeed=zero2 model.vision.tune={top_layers: 2, unfreeze_every_steps: 5}": "open one after the other",
+    "train.fsdp=true model.llm.quantization=nf4": "does not go with nf4 weights",
     "train.deepspeed=zero2 train.pure_bf16=true": "'train.pure_bf16' has no meaning with",
 }
 
@@ -88,8 +89,19 @@ def test_without_the_package_its_extra_is_named(launched, config_file, monkeypat
 @pytest.mark.parametrize("optim", ["adafactor", "adamw_bnb_8bit", "galore_adamw"])
 def test_an_optimizer_that_needs_whole_weights_is_refused(launched, config_file, optim):
     more = ["train.optim_target_modules=[q_proj]"] if optim.startswith("galore") else []
+    config = load_config(config_file("train.deepspeed=zero1", f"train.optim={optim}", *more), [], "pretrain")
     with pytest.raises(ConfigError, match=f"'{optim}' does not go with train.deepspeed"):
-        settings_of(config_file, "train.deepspeed=zero1", f"train.optim={optim}", *more)
+        training_arguments(config.train, torch.device("cpu"), torch.float32)
+
+
+def test_fsdp_needs_processes_and_another_dtype_than_float16(config_file, monkeypatch):
+    train = load_config(config_file("train.fsdp=true"), [], "pretrain").train
+    with pytest.raises(ConfigError, match="splits a model over processes, and this is one alone"):
+        require_splittable(train, torch.float32)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    require_splittable(train, torch.bfloat16)
+    with pytest.raises(ConfigError, match="does not go with float16"):
+        require_splittable(train, torch.float16)
 
 
 FILES = {

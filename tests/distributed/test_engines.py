@@ -1,4 +1,4 @@
-"""Two processes with DeepSpeed's ZeRO train what one process without it trains; their runs resume bit for bit."""
+"""Two processes with DeepSpeed's ZeRO or with FSDP2 train what one process trains; their runs resume bit for bit."""
 
 import json
 from pathlib import Path
@@ -28,16 +28,20 @@ FULL = ("model.adapter=null", "model.llm.tune=full", "model.vision.tune=full", "
 DROPOUT = ("model.adapter={kind: lora, r: 4, lora_dropout: 0.2}", "train.neftune_noise_alpha=5", "train.save_steps=2")
 
 KINDS = {
-    "packed": (PACKED, DEEPSPEED_SETTINGS),
-    "watched": (WATCHED, ("zero3",)),
-    "full": ((*FULL, "train.gradient_checkpointing=true"), ("zero2", "zero3")),
+    "packed": (PACKED, (*DEEPSPEED_SETTINGS, "fsdp")),
+    "watched": (WATCHED, ("zero3", "fsdp")),
+    "full": ((*FULL, "train.gradient_checkpointing=true"), ("zero2", "zero3", "fsdp")),
     "nf4": ((*PACKED, "model.llm.quantization=nf4"), ("zero2", "zero3")),
     "features": ((NO_DROPOUT, "data.cache_vision_features=true"), ("zero3",)),
 }
-"""What is trained -> its keys and the settings of DeepSpeed that it is trained with, in two processes."""
+"""What is trained -> its keys and the engines that it is trained with, in two processes."""
 
-CASES = [(kind, setting) for kind, (_, settings) in KINDS.items() for setting in settings]
-RESUMED = ("zero2_offload", "zero3")
+CASES = [(kind, engine) for kind, (_, engines) in KINDS.items() for engine in engines]
+RESUMED = ("zero2_offload", "zero3", "fsdp")
+
+
+def key_of(engine):
+    return "train.fsdp=true" if engine == "fsdp" else f"train.deepspeed={engine}"
 
 
 def arguments(name, accumulation, *changes):
@@ -48,11 +52,11 @@ def arguments(name, accumulation, *changes):
 @pytest.fixture(scope="module")
 def runs(mixed):
     """All runs of two processes, made in one launch; the folder that they are in."""
-    argv = [arguments(f"{kind} {zero}", 2, *KINDS[kind][0], f"train.deepspeed={zero}") for kind, zero in CASES]
-    for zero in RESUMED:
-        keys = (*DROPOUT, f"train.deepspeed={zero}")
-        argv.append(arguments(f"straight {zero}", 1, *keys))
-        argv.append(arguments(f"resumed {zero}", 1, *keys, "--resume", f"runs/straight {zero}/checkpoint-2"))
+    argv = [arguments(f"{kind} {engine}", 2, *KINDS[kind][0], key_of(engine)) for kind, engine in CASES]
+    for engine in RESUMED:
+        keys = (*DROPOUT, key_of(engine))
+        argv.append(arguments(f"straight {engine}", 1, *keys))
+        argv.append(arguments(f"resumed {engine}", 1, *keys, "--resume", f"runs/straight {engine}/checkpoint-2"))
     assert run_pair(mixed, [[each, None] for each in argv]) == 0, Path("output.txt").read_text()
     for number in (0, 1):
         assert json.loads(Path(f"codes-{number}.json").read_text()) == [0] * len(argv)
@@ -84,9 +88,9 @@ def logged(folder, key):
     return [entry[key] for entry in read_log(folder / "log.jsonl") if key in entry]
 
 
-@pytest.mark.parametrize(("kind", "zero"), CASES)
-def test_two_processes_train_what_one_does(runs, of_one, kind, zero):
-    one, two = of_one(kind), runs / f"{kind} {zero}"
+@pytest.mark.parametrize(("kind", "engine"), CASES)
+def test_two_processes_train_what_one_does(runs, of_one, kind, engine):
+    one, two = of_one(kind), runs / f"{kind} {engine}"
     assert logged(two, "loss") == pytest.approx(logged(one, "loss"), rel=1e-5)
     assert logged(two, "grad_norm") == pytest.approx(logged(one, "grad_norm"), rel=1e-4)
     found, expected = weights(two), weights(one)
@@ -96,28 +100,28 @@ def test_two_processes_train_what_one_does(runs, of_one, kind, zero):
         assert torch.allclose(found[name], value, rtol=1e-4, atol=1e-5), name
 
 
-@pytest.mark.parametrize("zero", KINDS["watched"][1])
-def test_what_is_measured_and_answered_is_that_of_one_process(runs, of_one, zero):
-    one, two = of_one("watched"), runs / f"watched {zero}"
+@pytest.mark.parametrize("engine", KINDS["watched"][1])
+def test_what_is_measured_and_answered_is_that_of_one_process(runs, of_one, engine):
+    one, two = of_one("watched"), runs / f"watched {engine}"
     assert logged(two, "eval_loss") == pytest.approx(logged(one, "eval_loss"), rel=1e-5)
     assert (two / "samples.jsonl").read_text() == (one / "samples.jsonl").read_text()
     assert read_json(two / "manifest.json")["best"]["step"] == read_json(one / "manifest.json")["best"]["step"]
 
 
-@pytest.mark.parametrize("zero", RESUMED)
-def test_a_resumed_run_ends_as_a_straight_one_bit_for_bit(runs, zero):
-    straight, resumed = weights(runs / f"straight {zero}"), weights(runs / f"resumed {zero}")
+@pytest.mark.parametrize("engine", RESUMED)
+def test_a_resumed_run_ends_as_a_straight_one_bit_for_bit(runs, engine):
+    straight, resumed = weights(runs / f"straight {engine}"), weights(runs / f"resumed {engine}")
     assert straight.keys() == resumed.keys()
     assert all(torch.equal(resumed[name], value) for name, value in straight.items())
-    assert logged(runs / f"resumed {zero}", "loss") == logged(runs / f"straight {zero}", "loss")[2:]
+    assert logged(runs / f"resumed {engine}", "loss") == logged(runs / f"straight {engine}", "loss")[2:]
 
 
-@pytest.mark.parametrize("zero", RESUMED)
-def test_a_checkpoint_holds_whole_weights_beside_what_the_engine_keeps(runs, zero, capsys):
-    checkpoint = runs / f"straight {zero}" / "checkpoint-2"
+@pytest.mark.parametrize("engine", RESUMED)
+def test_a_checkpoint_holds_whole_weights_beside_what_the_engine_keeps(runs, engine, capsys):
+    checkpoint = runs / f"straight {engine}" / "checkpoint-2"
     listed = read_json(checkpoint / "manifest.json")["files"]
-    engine = {name for name in listed if name.startswith("engine/")}
-    assert any("rank_1" in name for name in engine)
+    parts = {name for name in listed if name.startswith("engine/")}
+    assert any("rank_1" in name for name in parts) == (engine != "fsdp")
     assert not any(name.endswith(".py") for name in listed)
     assert main(["chat", str(checkpoint), "--prompt", "Hi", "--max-new-tokens", "3"]) == 0
-    assert main(arguments(f"from {zero}", 1, *DROPOUT[:1], f"model.init_from={checkpoint}")) == 0
+    assert main(arguments(f"from {engine}", 1, *DROPOUT[:1], f"model.init_from={checkpoint}")) == 0
