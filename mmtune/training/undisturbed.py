@@ -14,7 +14,7 @@ from mmtune.models.vlm import VisionLanguageModel
 
 @contextmanager
 def outside_of_root(model: VisionLanguageModel) -> Iterator[None]:
-    """Let parts of a model be run by themselves where FSDP has split it: some weights are fetched by the whole alone."""
+    """Let parts of a model be run by themselves where FSDP has split it: some weights only the whole model fetches."""
     if not isinstance(model, FSDPModule):
         yield
         return

@@ -64,7 +64,7 @@ def _read(word: str) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        message = f"no such file (resolved to {path.resolve()}). Shipped ones: `mmtune configs list`."
+        message = f"no such file (resolved to {path.resolve()}). `mmtune configs list -p deepspeed` names shipped ones."
         raise ConfigError(KEY, f"{path}: {message}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(KEY, f"{path}: cannot be read as JSON: {error}. Mend the file.") from None
