@@ -35,5 +35,6 @@ def mixed(tmp_path_factory, models):
         values = yaml.safe_load(Path("mixed.yaml").read_text())
         values["data"]["pack_to_max_length"] = False
         values["model"]["projector"] |= {"tune": "full"}
+        values["model"]["adapter"] = {"kind": "lora", "r": 4, "lora_alpha": 8}
         Path("mixed.yaml").write_text(yaml.safe_dump(values))
         yield folder
