@@ -140,7 +140,7 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
 
         def finish() -> None:
             with writer.errors_named():
-                write_run(folder)
+                trainer.write_final(folder)
                 write_manifest(folder, steps=trainer.state.global_step, train_seconds=seconds, **best)
 
         from_rank_0(finish)

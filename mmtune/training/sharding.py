@@ -4,6 +4,7 @@ Engines are DeepSpeed's ZeRO and torch's FSDP2. Files of a run hold whole weight
 resume needs the engine again; what it writes for itself goes into `engine/` of a checkpoint.
 """
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from mmtune.data.collate import empty_batch
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import kept_parameters
 from mmtune.processes import rank
-from mmtune.training.state import load_optimizer, load_scheduler, save_optimizer, save_scheduler
+from mmtune.training.state import STATE_FOLDER, load_optimizer, load_scheduler, save_optimizer, save_scheduler
 from mmtune.training.zero import is_zero3
 
 ENGINE_FOLDER = "engine"
@@ -58,7 +59,7 @@ def engine_of(trainer: Any) -> Engine | None:
 def whole_weights(model: VisionLanguageModel, gather: Callable[[nn.Parameter], torch.Tensor]) -> Iterator[None]:
     """Let the weights that files hold be whole, on the CPU of the first process; other processes only give their parts.
 
-    One after the other is gathered. They are copies: what is loaded into them is gone with the end of the context.
+    One after the other is gathered. They are copies, gone with the end of the context.
 
     Args:
         model: whose weights an engine has split.
@@ -82,6 +83,14 @@ def whole_weights(model: VisionLanguageModel, gather: Callable[[nn.Parameter], t
     finally:
         for module, name, parameter in before:
             module.register_parameter(name, parameter)
+
+
+def copy_weights(checkpoint: Path, folder: Path) -> None:
+    """Copy the weights that a checkpoint of this run holds, but for the state of a resume, into the run's folder."""
+    for path in checkpoint.rglob("*.safetensors"):
+        name = path.relative_to(checkpoint)
+        if name.parts[0] not in (STATE_FOLDER, ENGINE_FOLDER):
+            shutil.copyfile(path, folder / name)
 
 
 def gather_zero(parameter: nn.Parameter) -> torch.Tensor:
@@ -129,7 +138,8 @@ def shard(model: VisionLanguageModel) -> None:
         fully_shard(module)
     root: Any = fully_shard(model, reshard_after_forward=False)
     root._is_fsdp_managed_module = True  # how transformers knows one
-    with torch.no_grad():
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices):
         # Modules find their root when it first runs: it must not be a part of it that runs first, to answer a question.
         root(**{key: value.to(model.device) for key, value in empty_batch().items() if key != "sample_lengths"})
     root.reshard()

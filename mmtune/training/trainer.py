@@ -36,7 +36,7 @@ from mmtune.training.optimizers import make_optimizer
 from mmtune.training.parameter_groups import parameter_groups
 from mmtune.training.ranks import gathered, highest, wait_for_all
 from mmtune.training.rows import Collator
-from mmtune.training.sharding import engine_of, shard, whole_weights
+from mmtune.training.sharding import copy_weights, engine_of, shard, whole_weights
 from mmtune.training.state import (
     load_optimizer,
     load_random_state,
@@ -243,13 +243,20 @@ class RunTrainer(Trainer):
             return {}
         held = "the last weights"
         if train.load_best_model_at_end:
-            if rank() == 0:  # which writes them; where an engine has split them, no other process has them whole
+            if self.engine is None:
                 load_weights(self.vlm, best)
             held = "its weights"
         value, step = self.state.best_metric, self.state.best_global_step
         log.info("best %s: %.4g at step %d (%s); the run folder holds %s", metric, value, step, best, held)
         weights_of = step if train.load_best_model_at_end else self.state.global_step
         return {"best": {"metric": metric, "value": value, "step": step}, "weights_of_step": weights_of}
+
+    def write_final(self, folder: Path) -> None:
+        """Write the files of the run at its end; where an engine has split the weights, the best are copied."""
+        self.write_run(folder)
+        best = best_checkpoint(self.run_config.train, self.state)
+        if self.engine is not None and self.run_config.train.load_best_model_at_end and best is not None:
+            copy_weights(best, folder)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give each part its own learning rate and weight decay; norms and biases have none."""
