@@ -4,12 +4,13 @@ Engines are DeepSpeed's ZeRO and torch's FSDP2. Files of a run hold whole weight
 resume needs the engine again; what it writes for itself goes into `engine/` of a checkpoint.
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ from mmtune.processes import rank
 from mmtune.training.state import STATE_FOLDER, load_optimizer, load_scheduler, save_optimizer, save_scheduler
 from mmtune.training.zero import is_zero3
 
+log = logging.getLogger(__name__)
 ENGINE_FOLDER = "engine"
 TAG = "zero"
 """What DeepSpeed calls its checkpoint, by a folder of that name in `engine/`."""
@@ -143,6 +145,9 @@ def shard(model: VisionLanguageModel) -> None:
         # Modules find their root when it first runs: it must not be a part of it that runs first, to answer a question.
         root(**{key: value.to(model.device) for key, value in empty_batch().items() if key != "sample_lengths"})
     root.reshard()
+    parts = [cast(DTensor, value).to_local().nbytes for value in model.parameters()]
+    whole = sum(value.nbytes for value in model.parameters())
+    log.info("FSDP has split the weights: %.4g MiB of %.4g on each process", sum(parts) / 2**20, whole / 2**20)
 
 
 def save_fsdp(trainer: Any, folder: Path) -> None:

@@ -326,6 +326,7 @@ class RunTrainer(Trainer):
             return
         if rank():
             return
+        assert self.optimizer is not None
         save_optimizer(Path(output_dir), self.optimizer.state_dict(), self.lr_scheduler)
         if is_adalora(self.vlm.llm):
             save_values(Path(output_dir), ADALORA, *state_of(self.vlm.llm))
