@@ -19,6 +19,9 @@ from mmtune.shipped import shipped_folder
 from mmtune.training.optimizers import optimizer_name
 
 KEY = "train.deepspeed"
+ACCELERATE_VARIABLE = "ACCELERATE_USE_DEEPSPEED"
+"""By it accelerate remembers DeepSpeed, also for later runs of a process that are without it."""
+
 LAUNCH = "torchrun --nproc_per_node 2 -m mmtune finetune CONFIG"
 ELEMENTWISE = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop", "lion_32bit")
 """Optimizers that treat each number by itself: they do the same on a device's share of the flattened weights."""
@@ -38,6 +41,7 @@ def zero_settings(config: TrainConfig, dtype: torch.dtype) -> dict[str, Any] | N
         ConfigError: DeepSpeed is missing, cannot run like this, or its file is wrong.
     """
     if config.deepspeed is None:
+        os.environ.pop(ACCELERATE_VARIABLE, None)
         return None
     _require_deepspeed(config.deepspeed)
     settings = _read(config.deepspeed)
@@ -49,7 +53,19 @@ def zero_settings(config: TrainConfig, dtype: torch.dtype) -> dict[str, Any] | N
         if wanted not in ("auto", dtype == kind):
             message = f"'{name}.enabled' is {json.dumps(wanted)}, but this run computes in {str(dtype)[6:]}"
             raise ConfigError(config.deepspeed, f'{message} (model.llm.dtype). Set it to "auto".')
+    if settings["zero_optimization"].get("offload_optimizer") and settings.get("zero_force_ds_cpu_optimizer", True):
+        _require_no_lock()
     return settings
+
+
+def _require_no_lock() -> None:
+    """Say that DeepSpeed would wait in silence for a build of its optimizer, which may have been killed."""
+    from torch.utils.cpp_extension import get_default_build_root
+
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    for lock in sorted(folder.rglob("lock")):
+        mend = "Wait for the program that compiles there; if there is none, a build was killed: delete the folder."
+        raise ConfigError(KEY, f"{lock} locks what DeepSpeed's optimizer for CPUs is built in. {mend}")
 
 
 def _require_deepspeed(word: str) -> None:

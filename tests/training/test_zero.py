@@ -124,6 +124,20 @@ def test_a_wrong_file_is_refused(launched, desk, config_file, content, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_build_that_may_have_been_killed_is_said(launched, desk, config_file, monkeypatch):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(desk / "built"))
+    lock = desk / "built" / "cpu_adam" / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    settings_of(config_file, "train.deepspeed=zero2_offload")  # torch's Adam needs no build
+    shipped = json.loads((shipped_folder() / "deepspeed" / "zero2_offload.json").read_text())
+    Path("own.json").write_text(json.dumps(shipped | {"zero_force_ds_cpu_optimizer": True}))
+    with pytest.raises(ConfigError, match="lock locks what DeepSpeed's optimizer for CPUs is built in"):
+        settings_of(config_file, "train.deepspeed=own.json")
+    lock.unlink()
+    settings_of(config_file, "train.deepspeed=own.json")
+
+
 def test_a_number_that_the_run_does_not_have_is_refused(config_file):
     settings = json.loads((shipped_folder() / "deepspeed" / "zero2.json").read_text())
     config = load_config(config_file(), [], "pretrain").train
