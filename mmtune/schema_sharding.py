@@ -23,7 +23,7 @@ def wrong_sharding(config: Config) -> Iterator[str]:
         ("vision", config.model.vision.tune if config.model.vision else None),
     ):
         if isinstance(tune, dict) and len(tune) > 1:
-            reason = "its optimizer knows no weights that wait, and would move them by their decay"
+            reason = "all that trains is split when training begins"
             yield f"'{key}' does not go with layers that open one after the other: {reason}. Set model.{name}.tune to \
 {{top_layers: {tune.get('top_layers')}}}."
     if (config.model.adapter or {}).get("kind") == "adalora":
