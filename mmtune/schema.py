@@ -152,6 +152,8 @@ class TrainConfig:
     early_stopping_patience: int | None = None  # stop after this many evaluations without a better metric
     early_stopping_threshold: float = 0.0  # what counts as better differs by more than this
     sequence_parallel_size: int = 1  # 1 alone: a sample is not spread over devices yet
+    deepspeed: str | None = None  # zero1, zero2, zero3, zero2_offload, zero3_offload or a JSON file; see sharding.md
+    fsdp: bool = False  # split weights, gradients and optimizer over processes by torch's FSDP2
     seed: int = 42
     device: Literal["auto", "cpu", "mps"] = "auto"  # auto: a CUDA GPU where there is one; mps: the GPU of a Mac
 

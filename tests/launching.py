@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LONGEST = 600
+LONGEST = 1500
 """Seconds of a launch: processes that wait for each other would not end."""
 SEVERAL = Path(__file__).parent / "several.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

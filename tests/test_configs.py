@@ -1,8 +1,11 @@
 """Every shipped config fits the code."""
 
+import json
+
 import pytest
 from omegaconf import OmegaConf
 
+from mmtune.cli import main
 from mmtune.config import apply_overrides, check_keys, config_from_values, load_config, read_yaml, to_yaml
 from mmtune.data.template import TEMPLATES
 from mmtune.models.projector import PROJECTORS
@@ -75,3 +78,13 @@ def test_a_recipe_fits_its_schema_and_needs_earlier_steps(name):
             typed(values, STEP_SCHEMAS[step.verb])
     assert names
     assert STEP_SCHEMAS.keys() | VERB_DEFAULTS.keys() == VERBS.keys()
+
+
+def test_the_settings_of_deepspeed_are_listed_and_copied_too(desk, capsys):
+    assert main(["configs", "list", "-p", "deepspeed"]) == 0
+    names = capsys.readouterr().out.split()
+    assert "deepspeed/zero3_nvme" in names
+    for name in names:
+        assert main(["configs", "copy", name, "own.json"]) == 0
+        assert {"zero_optimization", "train_batch_size"} <= json.loads((desk / "own.json").read_text()).keys()
+        (desk / "own.json").unlink()

@@ -44,8 +44,8 @@ class Evaluation:
     def measure(self, model: VisionLanguageModel, prepare: Callable[[Batch], Batch]) -> dict[str, float]:
         """Return `eval_loss`, perplexity and token accuracy; of several sources also theirs, as `eval_SOURCE_loss`.
 
-        Each is of the mean over supervised tokens, however samples are batched. Several processes share the batches;
-        the sums are those of one, bit for bit.
+        Each is of the mean over supervised tokens, however samples are batched. Several processes share the batches,
+        unless each needs the others to run the model; the sums are those of one, bit for bit.
 
         Args:
             model: in eval mode.
@@ -53,12 +53,13 @@ class Evaluation:
         """
         names, samples = self.held_out.names, self.held_out.samples
         of_samples = np.zeros((len(samples), 3))  # loss, right tokens, tokens
-        for numbers, batch in self._loaded():
+        for numbers, batch in self._loaded(model.is_split):
             losses, is_right = score_answers(model, prepare(batch["rows"]))
             table = torch.stack([losses.cpu(), is_right.cpu()], dim=1).double()
             for index, values in zip(numbers, table.split(batch["counts"]), strict=True):
                 of_samples[index] = [*values.sum(0).tolist(), len(values)]
-        of_samples = summed(of_samples)  # a sample of another rank is 0 here
+        if not model.is_split:
+            of_samples = summed(of_samples)  # a sample of another rank is 0 here
         sums = np.zeros((len(names), 3))
         for index in chain.from_iterable(self.batches):
             sums[samples.locate(index)[0]] += of_samples[index]
@@ -68,9 +69,9 @@ class Evaluation:
                 figures |= _means(f"eval_{name}", row) if row[2] else {}
         return figures
 
-    def _loaded(self) -> Iterator[tuple[list[int], Batch]]:
+    def _loaded(self, takes_all: bool) -> Iterator[tuple[list[int], Batch]]:
         """This rank's batches with the numbers of their samples; workers have a generator of their own for seeds."""
-        batches = self.batches[rank() :: num_processes()]
+        batches = self.batches if takes_all else self.batches[rank() :: num_processes()]
         loader = DataLoader(
             self.held_out.samples,
             batch_sampler=batches,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from mmtune.errors import EndedElsewhere, TrainingError
@@ -102,7 +103,10 @@ class FiniteSteps(TrainerCallback):
 
 
 def _is_finite(value: torch.Tensor) -> bool:
-    return bool(torch.isfinite(value).all())
+    own = (
+        value.to_local() if isinstance(value, DTensor) else value
+    )  # to look at all of it, others would have to look too
+    return bool(torch.isfinite(own).all())
 
 
 @contextmanager

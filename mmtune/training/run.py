@@ -138,15 +138,16 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
         run_log.close()
         writer.close()
     data.log_trained()
-    best = trainer.load_best()
-    seconds = round(run_log.seconds_before + time.monotonic() - run_log.started, 1)
+    with trainer.whole_weights():
+        best = trainer.load_best()
+        seconds = round(run_log.seconds_before + time.monotonic() - run_log.started, 1)
 
-    def finish() -> None:
-        with writer.errors_named():
-            write_run(folder)
-            write_manifest(folder, steps=trainer.state.global_step, train_seconds=seconds, **best)
+        def finish() -> None:
+            with writer.errors_named():
+                trainer.write_final(folder)
+                write_manifest(folder, steps=trainer.state.global_step, train_seconds=seconds, **best)
 
-    from_rank_0(finish)
+        from_rank_0(finish)
     log.info("%d steps in %.0f s; the run is in %s", trainer.state.global_step, seconds, folder)
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +24,7 @@ from mmtune.schema_evaluation import Question, questions_of
 from mmtune.training.callbacks import drop_after, read_log
 from mmtune.training.interruption import Interruption
 from mmtune.training.meter import StepMeter
-from mmtune.training.ranks import wait_for_all
+from mmtune.training.ranks import from_rank_0, wait_for_all
 from mmtune.training.undisturbed import undisturbed
 
 log = logging.getLogger(__name__)
@@ -108,15 +109,24 @@ class SampleAnswers(TrainerCallback):
             self._ask(state)
 
     def _ask(self, state: Any) -> None:
-        if rank() == 0 and state.global_step not in self.asked_at:
-            self._answer(state)
+        is_due = from_rank_0(lambda: state.global_step not in self.asked_at)
+        if is_due and rank() == 0:
+            self._write(state)
+        elif is_due and self.parts.model.is_split:  # rank 0 cannot run the model without the others
+            for _ in self._answers():
+                pass
         wait_for_all()
 
-    def _answer(self, state: Any) -> None:
+    def _answers(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        """Yield each question with its images and the answer."""
         decoding = Decoding(max_new_tokens=self.config.max_new_tokens)
-        with self.meter.aside(), undisturbed(self.parts.model), self.path.open("a", encoding="utf-8") as file:
+        with self.meter.aside(), undisturbed(self.parts.model):
             for question, images in self.questions:
-                answer = ChatSession(self.parts, decoding, self.config.system).ask(question, images)
+                yield question, images, ChatSession(self.parts, decoding, self.config.system).ask(question, images)
+
+    def _write(self, state: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            for question, images, answer in self._answers():
                 entry = {"step": state.global_step, "question": question, "images": list(images), "answer": answer}
                 self.entries.append(entry)
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")

@@ -2,7 +2,7 @@
 
 import importlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mmtune.models.weights import read_tensors, write_tensors
 from mmtune.run_folder import read_json, write_json
 
 STATE_FOLDER = "state"
+LaidOut = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 RandomState = tuple[dict[str, torch.Tensor], dict[str, Any]]
 PROJECTIONS = {
     "galore": ("galore_torch.galore_projector", "GaLoreProjector"),
@@ -24,11 +25,10 @@ PROJECTIONS = {
 """Objects that low-rank optimizers keep beside tensors -> their module and class. No other class is ever made."""
 
 
-def save_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
-    """Write the optimizer's tensors to `state/optimizer.safetensors`, all else to `state/optimizer.json`."""
+def save_optimizer(folder: Path, state: dict[str, Any], scheduler: Any) -> None:
+    """Write the tensors of an optimizer's `state_dict` to `state/optimizer.safetensors`, all else to a JSON beside."""
     folder = folder / STATE_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    state = optimizer.state_dict()
     tensors: dict[str, torch.Tensor] = {}
     slots = _without_tensors(state["state"], "", tensors)
     write_tensors(folder / "optimizer.safetensors", tensors)
@@ -36,15 +36,39 @@ def save_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
     write_json(folder / "optimizer.json", facts)
 
 
-def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
-    """Read what `save_optimizer` wrote into an optimizer over the same parameters and its scheduler."""
+def load_optimizer(folder: Path, optimizer: Any, scheduler: Any, laid_out_as: LaidOut | None = None) -> None:
+    """Read what `save_optimizer` wrote into an optimizer over the same parameters and its scheduler.
+
+    Args:
+        folder: of the checkpoint.
+        optimizer: new.
+        scheduler: new.
+        laid_out_as: lays a tensor out as the parameter that it belongs to; None leaves that to the optimizer.
+    """
     folder = folder / STATE_FOLDER
     facts = read_json(folder / "optimizer.json")
     slots = _with_tensors(facts["slots"], read_tensors(folder / "optimizer.safetensors"))
     state = {int(index): values for index, values in slots.items()}
+    if laid_out_as is not None:
+        parameters = [value for group in optimizer.param_groups for value in group["params"]]
+        for index, values in state.items():
+            tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+            values |= {name: laid_out_as(value, parameters[index]) for name, value in tensors.items()}
     optimizer.load_state_dict({"state": state, "param_groups": facts["param_groups"]})
     _move_projections(optimizer)
     scheduler.load_state_dict(facts["scheduler"])
+    _follow_schedule(optimizer, scheduler)
+
+
+def save_scheduler(folder: Path, scheduler: Any) -> None:
+    """Write the state of a scheduler alone, where an engine keeps that of the optimizer."""
+    (folder / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
+    write_json(folder / STATE_FOLDER / "scheduler.json", scheduler.state_dict())
+
+
+def load_scheduler(folder: Path, optimizer: Any, scheduler: Any) -> None:
+    """Read what `save_scheduler` wrote."""
+    scheduler.load_state_dict(read_json(folder / STATE_FOLDER / "scheduler.json"))
     _follow_schedule(optimizer, scheduler)
 
 

@@ -4,8 +4,8 @@ The loop, accumulation, clipping, schedules and engines are the Trainer's own.
 """
 
 import logging
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from mmtune.training.optimizers import make_optimizer
 from mmtune.training.parameter_groups import parameter_groups
 from mmtune.training.ranks import gathered, highest, wait_for_all
 from mmtune.training.rows import Collator
+from mmtune.training.sharding import copy_weights, engine_of, shard, whole_weights
 from mmtune.training.state import (
     load_optimizer,
     load_random_state,
@@ -132,7 +133,11 @@ class RunTrainer(Trainer):
                 Flow(),
             ],
         )
-        self.finite.has_scaler = self.accelerator.scaler is not None
+        self.finite.has_scaler = self.accelerator.scaler is not None or (self.is_deepspeed_enabled and self.args.fp16)
+        self.engine = engine_of(self)
+        model.runs_alike = self.engine is not None
+        model.is_split = self.engine is not None and self.engine.splits_weights
+        model.reads_features = config.data.cache_vision_features
         self.remove_callback(PrinterCallback)  # added by the Trainer wherever its own bar is off
         # The Trainer has set `use_cache` of the language model's config; generation needs it on.
         model.config.use_cache = True
@@ -238,12 +243,20 @@ class RunTrainer(Trainer):
             return {}
         held = "the last weights"
         if train.load_best_model_at_end:
-            load_weights(self.vlm, best)
+            if self.engine is None:
+                load_weights(self.vlm, best)
             held = "its weights"
         value, step = self.state.best_metric, self.state.best_global_step
         log.info("best %s: %.4g at step %d (%s); the run folder holds %s", metric, value, step, best, held)
         weights_of = step if train.load_best_model_at_end else self.state.global_step
         return {"best": {"metric": metric, "value": value, "step": step}, "weights_of_step": weights_of}
+
+    def write_final(self, folder: Path) -> None:
+        """Write the files of the run at its end; where an engine has split the weights, the best are copied."""
+        self.write_run(folder)
+        best = best_checkpoint(self.run_config.train, self.state)
+        if self.engine is not None and self.run_config.train.load_best_model_at_end and best is not None:
+            copy_weights(best, folder)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give each part its own learning rate and weight decay; norms and biases have none."""
@@ -252,9 +265,17 @@ class RunTrainer(Trainer):
             self.optimizer = make_optimizer(self.args, self.vlm, parameter_groups(self.run_config, self.vlm, decayed))
         return self.optimizer
 
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """Let the weights that files hold be whole on the first process, where an engine has split them."""
+        return nullcontext() if self.engine is None else whole_weights(self.vlm, self.engine.gather)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the files of a run; the Trainer would gather all weights at once where an engine has split them."""
+        self._save(output_dir)
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if rank() == 0:
-            with self.unfreezing.all_open():
+        with self.unfreezing.all_open(), self.whole_weights():
+            if rank() == 0:
                 self.write_run(Path(output_dir or self.run_config.train.output_dir))
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -273,13 +294,40 @@ class RunTrainer(Trainer):
         wait_for_all()
         self.meter.watch.lap(SAVING)
 
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        """Wrap model and optimizer; an engine gets whole weights to split, and then the state of its optimizer."""
+        if self.engine is None:
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        checkpoint = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
+        if checkpoint is not None:
+            load_weights(self.vlm, checkpoint)
+        if self.run_config.train.fsdp:
+            shard(self.vlm)
+            self.is_distributed_loading_by_transformers = True  # the Trainer leaves a model alone that is split already
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        if checkpoint is not None:
+            self.engine.load(self, checkpoint)
+        return prepared
+
+    @contextmanager
+    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
+        """Add up gradients of a batch before the last of its step, without those of other processes."""
+        model: Any = self.vlm
+        model.set_requires_gradient_sync(False)
+        yield
+        model.set_requires_gradient_sync(True)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_weights(self.vlm, Path(resume_from_checkpoint))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.engine is not None:
+            self.engine.save(self, Path(output_dir))
+            return
         if rank():
             return
-        save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)
+        assert self.optimizer is not None
+        save_optimizer(Path(output_dir), self.optimizer.state_dict(), self.lr_scheduler)
         if is_adalora(self.vlm.llm):
             save_values(Path(output_dir), ADALORA, *state_of(self.vlm.llm))
 
