@@ -238,7 +238,8 @@ class RunTrainer(Trainer):
             return {}
         held = "the last weights"
         if train.load_best_model_at_end:
-            load_weights(self.vlm, best)
+            if rank() == 0:  # which writes them; where an engine has split them, no other process has them whole
+                load_weights(self.vlm, best)
             held = "its weights"
         value, step = self.state.best_metric, self.state.best_global_step
         log.info("best %s: %.4g at step %d (%s); the run folder holds %s", metric, value, step, best, held)
