@@ -33,6 +33,7 @@ from mmtune.training.plan import CPU_PROCESS, CUDA_CONTEXT, Plan, Target, make_p
 from mmtune.training.plan_model import planned_model, planned_rows
 from mmtune.training.plan_table import plan_values, run_lines, split_values
 from mmtune.training.rows import Collator
+from mmtune.training.spread import Spread
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ def with_settled_split(config: Config, reader: Reader, checkpoint: Path | None) 
 
 def _target(device: torch.device) -> Target:
     free = checkpointing.free_memory(device)
-    return Target(device.type, str(device), free + (CUDA_CONTEXT if device.type == "cuda" else CPU_PROCESS))
+    memory = free + (CUDA_CONTEXT if device.type == "cuda" else CPU_PROCESS)
+    return Target(device.type, str(device), memory, Spread(num_processes()))
 
 
 def plan_of_run(
