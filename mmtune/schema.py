@@ -156,7 +156,7 @@ class TrainConfig:
     load_best_model_at_end: bool = False  # the run folder holds the best weights instead of the last ones
     early_stopping_patience: int | None = None  # stop after this many evaluations without a better metric
     early_stopping_threshold: float = 0.0  # what counts as better differs by more than this
-    sequence_parallel_size: int = 1  # 1 alone: a sample is not spread over devices yet
+    sequence_parallel_size: int = 1  # 1 alone: a sample is on one device, see docs/distributed.md
     seed: int = 42
     device: Literal["auto", "cpu"] = "auto"  # auto: a GPU where there is one
 
@@ -307,7 +307,9 @@ def wrong_values(config: Config, verb: str) -> Iterator[str]:
     yield from _wrong_sources(data)
     if train.sequence_parallel_size != 1:
         size = train.sequence_parallel_size
-        yield f"'train.sequence_parallel_size' can only be 1 yet: a device holds whole samples (got {size}). Set 1."
+        reason = "what spreads a sample over devices lets packed samples see each other (docs/distributed.md)"
+        mend = "Set 1; for long samples, train.gradient_checkpointing: true."
+        yield f"'train.sequence_parallel_size' can only be 1 (got {size}): {reason}. {mend}"
     if not data.train:
         yield "'data.train' names no data. Give it as a list: [{path: data/train.json}]."
     if (model.vision is None) != (model.projector is None):
