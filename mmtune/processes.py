@@ -5,6 +5,7 @@ What they do together stands in `training/ranks.py`.
 
 import json
 import os
+import socket
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -32,9 +33,15 @@ def num_local_processes() -> int:
     return _number("LOCAL_WORLD_SIZE", 1)
 
 
+def is_on_several_machines() -> bool:
+    """Whether the processes are on more than one machine."""
+    return num_processes() > num_local_processes()
+
+
 def mark() -> str:
     """Return what stands before a line of another rank than 0."""
-    return f"[rank {rank()}] " if rank() else ""
+    where = f" on {socket.gethostname()}" if is_on_several_machines() else ""
+    return f"[rank {rank()}{where}] " if rank() else ""
 
 
 def tell_launcher(text: str) -> None:

@@ -19,7 +19,7 @@ from mmtune.cli import main
 from mmtune.processes import rank
 
 STEP = 2
-SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL}
+SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL, "SIGSTOP": signal.SIGSTOP}
 
 
 class Fate(TrainerCallback):

@@ -2,7 +2,8 @@
 
 All of it goes over a group of its own on the CPU, whose patience is long: rank 0 may prepare data, write a checkpoint
 or answer questions for hours while the others wait. Should a process end meanwhile, its connections close and the
-others end too. Gradients and losses go over the default group, which is the device's.
+others end too; where a machine vanishes the system gives them up after minutes: `keepalive.py`. Gradients and losses go
+over the default group, which is the device's.
 """
 
 import logging
@@ -19,6 +20,7 @@ import torch.distributed as dist
 from mmtune.errors import EndedElsewhere
 from mmtune.models.device import choose_device
 from mmtune.processes import local_rank, num_processes, rank
+from mmtune.training.keepalive import keep_asking
 
 log = logging.getLogger(__name__)
 PATIENCE = timedelta(days=7)
@@ -46,6 +48,7 @@ def join(device_name: str) -> None:
     with agreed():
         if has_gpus:
             torch.cuda.set_device(choose_device(device_name))
+    keep_asking()  # all connections are there by now
 
 
 def log_processes(device: torch.device) -> None:

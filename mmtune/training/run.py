@@ -28,6 +28,7 @@ from mmtune.training.disk import try_to_save
 from mmtune.training.evaluation import Evaluation
 from mmtune.training.faults import faults_named
 from mmtune.training.interruption import Interruption
+from mmtune.training.machines import log_unshared, require_same_checkpoint
 from mmtune.training.memory_fault import memory_fault
 from mmtune.training.meter import StepMeter
 from mmtune.training.model import model_to_train
@@ -91,6 +92,9 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
     checkpoint, first_step = (point.folder, point.step) if point else (None, 0)
     device = choose_device(config.train.device)
     dtype = choose_dtype(config.model.llm.dtype, device)
+    log_unshared(folder)
+    if checkpoint is not None:
+        require_same_checkpoint(checkpoint)
     with agreed():
         # A value that the Trainer refuses is said before a model loads.
         training_arguments(config.train, device, dtype, has_evaluation=evaluates(config))

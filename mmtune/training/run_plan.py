@@ -31,6 +31,7 @@ from mmtune.training.plan import Plan, make_plan, target_here
 from mmtune.training.plan_model import planned_model, planned_rows
 from mmtune.training.plan_table import plan_values, run_lines, split_values
 from mmtune.training.rows import Collator
+from mmtune.training.zero import spread_of_run
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,9 @@ def with_settled_split(config: Config, reader: Reader, checkpoint: Path | None) 
     lenient = replace(config, data=replace(config.data, on_bad_record="skip"))
     rows = None if is_streamed(config.data) else planned_rows(lenient, reader)
     target = target_here(device, str(device))
-    settled = with_largest_batch(config, planned_model(config, target.kind), target, rows)
+    planned = planned_model(config, target.kind)
+    target = replace(target, spread=spread_of_run(config.train, num_processes(), planned.model.config.hidden_size))
+    settled = with_largest_batch(config, planned, target, rows)
     log_split(settled, target, "the largest that fits")
     return settled
 
@@ -82,7 +85,8 @@ def plan_of_run(
         collator: makes its batches.
     """
     number = round(model.checkpointed_share * len(model.blocks))
-    target = target_here(model.device, str(model.device))
+    spread = spread_of_run(config.train, num_processes(), model.config.hidden_size)
+    target = replace(target_here(model.device, str(model.device)), spread=spread)
     try:
         plan = make_plan(
             config,

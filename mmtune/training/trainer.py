@@ -243,7 +243,7 @@ class RunTrainer(Trainer):
             return {}
         held = "the last weights"
         if train.load_best_model_at_end:
-            if self.engine is None:
+            if self.engine is None and rank() == 0:  # which writes them; of an engine's, see `write_final`
                 load_weights(self.vlm, best)
             held = "its weights"
         value, step = self.state.best_metric, self.state.best_global_step

@@ -17,6 +17,7 @@ from mmtune.processes import num_processes
 from mmtune.schema import TrainConfig
 from mmtune.shipped import shipped_folder
 from mmtune.training.optimizers import optimizer_name
+from mmtune.training.spread import Spread, spread_of
 
 KEY = "train.deepspeed"
 ACCELERATE_VARIABLE = "ACCELERATE_USE_DEEPSPEED"
@@ -44,7 +45,7 @@ def zero_settings(config: TrainConfig, dtype: torch.dtype) -> dict[str, Any] | N
         os.environ.pop(ACCELERATE_VARIABLE, None)
         return None
     _require_deepspeed(config.deepspeed)
-    settings = _read(config.deepspeed)
+    settings = read_settings(config.deepspeed)
     for section, key in ONES_OWN.items():
         if section in settings:
             raise ConfigError(config.deepspeed, f"has a section '{section}', which {key} says. Leave it out.")
@@ -75,7 +76,27 @@ def _require_deepspeed(word: str) -> None:
         raise ConfigError(KEY, f"{word} needs processes that a launcher has started, also where it is one: {LAUNCH}")
 
 
-def _read(word: str) -> dict[str, Any]:
+def spread_of_run(config: TrainConfig, num_devices: int, hidden_size: int) -> Spread:
+    """Return how a run is spread over devices; what FSDP splits is counted whole.
+
+    Args:
+        config: the section `train`.
+        num_devices: that train together.
+        hidden_size: of the language model.
+
+    Raises:
+        ConfigError: there is no such file of DeepSpeed's settings, or it is wrong.
+    """
+    settings = None if config.deepspeed is None else read_settings(config.deepspeed)
+    return spread_of(num_devices, settings, hidden_size)
+
+
+def read_settings(word: str) -> dict[str, Any]:
+    """Return DeepSpeed's settings by what `train.deepspeed` says, "auto" values as they are.
+
+    Raises:
+        ConfigError: there is no such file, or it is wrong.
+    """
     path = Path(word) if word.endswith(".json") else shipped_folder() / "deepspeed" / f"{word}.json"
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
