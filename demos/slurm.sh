@@ -4,7 +4,7 @@
 #
 #   sbatch --nodes 2 --gpus-per-node 8 demos/slurm.sh finetune CONFIG train.output_dir=/shared/runs/mine
 #
-# The output folder, the data and the base models lie where all machines see them. docs/distributed.md says more.
+# The output folder, the data and the base models lie where all machines see them. docs/nodes.md says more.
 #
 #SBATCH --job-name=mmtune
 #SBATCH --ntasks-per-node=1
@@ -26,9 +26,11 @@ first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 10000))
 
 time_is_up=
-end_run() { scancel --signal=TERM "$SLURM_JOB_ID"; }  # goes to all processes but this script
-trap 'time_is_up=yes; end_run' USR1
-trap 'end_run' TERM
+end_run() {
+    time_is_up=yes
+    scancel --signal=TERM "$SLURM_JOB_ID"  # goes to all processes but this script
+}
+trap end_run USR1
 
 srun torchrun --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "${SLURM_GPUS_ON_NODE:-1}" \
     --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$first:$port" \
@@ -40,7 +42,14 @@ while kill -0 $! 2> /dev/null; do  # a trapped signal ends `wait`, not the run
     code=$?
 done
 
-if [ -n "$time_is_up" ] && [ "$code" -ne 0 ]; then
-    scontrol requeue "$SLURM_JOB_ID"
+# Slurm queues a preempted job again only if it had to kill it. One that was cancelled is not running any more.
+if [ "$code" -ne 0 ]; then
+    job=$(scontrol show job "$SLURM_JOB_ID")
+    if [[ $job == *PreemptTime=[0-9]* ]]; then
+        time_is_up=yes
+    fi
+    if [[ -n $time_is_up && $job == *JobState=RUNNING* ]]; then
+        scontrol requeue "$SLURM_JOB_ID"
+    fi
 fi
 exit "$code"

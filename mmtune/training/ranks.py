@@ -27,7 +27,14 @@ PATIENCE = timedelta(days=7)
 """How long a process waits for another that is busy."""
 STEP_PATIENCE = timedelta(hours=1)
 """How long it waits for another one's gradients: as long as steps may differ in time."""
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited", "Socket")
+LOST = (
+    "Connection closed by peer",
+    "Connection timed out",
+    "Connection reset by peer",
+    "Broken pipe",
+    "remote process exited",
+    "Socket",
+)
 
 Result = TypeVar("Result")
 
