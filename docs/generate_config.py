@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING
 
-from mmtune import other_words, schema
+from mmtune import other_words, schema, schema_check
 
 TARGET = Path(__file__).with_name("config.md")
 SECTIONS = {
@@ -137,7 +137,7 @@ def with_keys(meaning: str) -> str:
 
 def bounds(key: str) -> str:
     """Return the lower bound of a key as it stands behind its meaning."""
-    return " (above 0)" if key in schema.ABOVE_0 else " (0 or more)" if key in schema.AT_LEAST_0 else ""
+    return " (above 0)" if key in schema_check.ABOVE_0 else " (0 or more)" if key in schema_check.AT_LEAST_0 else ""
 
 
 def in_words(hint: Any) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,90 +14,43 @@ from mmtune.build_data import Reader, build_reader, vision_options
 from mmtune.build_stack import initial_parts, with_own_stack
 from mmtune.build_trained import assemble, trained_llm
 from mmtune.cache import cache_folder
-from mmtune.conversation import IGNORE_INDEX, Conversation, Sample
+from mmtune.conversation import IGNORE_INDEX
 from mmtune.data.dataset import SampleDataset
-from mmtune.data.encode import encode
 from mmtune.data.feature_store import FeatureShape, FeatureStore, cache_features
-from mmtune.data.images import ImageTransform
-from mmtune.data.template import ChatTemplate
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.hashing import sampled_hash, value_hash
+from mmtune.models.device import choose_device, device_to_answer
 from mmtune.models.language import llm_folder, load_llm
 from mmtune.models.precision import choose_dtype, compute_dtype, computing_in
 from mmtune.models.vision import load_vision, vision_path
-from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.warm_start import fit_to_words
 from mmtune.models.weights import load_weights, wanted_parts
 from mmtune.models.xtuner import load_xtuner
 from mmtune.models.xtuner_files import is_xtuner
+from mmtune.parts import Parts
 from mmtune.run_folder import (
-    PREPROCESSOR_FILE,
-    TOKENIZER_FOLDER,
     VERSIONS_FILE,
     read_config,
     read_json,
     require_complete,
-    write_json,
 )
 from mmtune.schema import ModelConfig, VisionConfig
+from mmtune.sizes import gib
 
 log = logging.getLogger(__name__)
 CALIBRATION_IMAGES = 256
 WARM_START_IMAGES = 800
 
 
-@dataclass
-class Parts:
-    """All that chat, training and evaluation need of a model.
-
-    Attributes:
-        model: on its device.
-        tokenizer: a fast tokenizer of transformers.
-        template: the chat template it is trained with.
-        transform: from image to pixels; None for text models.
-    """
-
-    model: VisionLanguageModel
-    tokenizer: Any
-    template: ChatTemplate
-    transform: ImageTransform | None
-
-    @property
-    def num_image_tokens(self) -> int:
-        """How many ids an image takes; 0 for text models."""
-        return 0 if self.model.vision is None else self.model.vision.num_tokens
-
-    def save_readers(self, folder: Path) -> None:
-        """Write what makes ids and pixels into a run folder: tokenizer, and image transform of a model that sees."""
-        self.tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
-        if self.transform is not None:
-            write_json(folder / PREPROCESSOR_FILE, self.transform.to_dict())
-
-    def encode(self, conversation: Conversation, place: str = "", **options: Any) -> Sample:
-        """Encode with this model's tokenizer, template and image tokens; see `mmtune.data.encode.encode`."""
-        return encode(
-            conversation,
-            self.template,
-            self.tokenizer,
-            num_image_tokens=self.num_image_tokens,
-            place=place,
-            **options,
-        )
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """Return the device of a run: `auto` is a CUDA GPU where there is one, else the CPU."""
-    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu")
-
-
-def build_parts(config: ModelConfig, device: torch.device, reader: Reader | None = None) -> Parts:
+def build_parts(config: ModelConfig, device: torch.device | None = None, reader: Reader | None = None) -> Parts:
     """Build a model from its config; the projector and the adapters are new.
 
     Args:
         config: of the model.
-        device: where it goes.
+        device: where it goes; None takes a GPU where there is one.
         reader: of the same config, where there is one already.
     """
+    device = device or choose_device()
     dtype = choose_dtype(config.llm.dtype, device)
     reader = reader or build_reader(config)
     llm: Any = load_llm(
@@ -190,7 +143,7 @@ def cache_vision_features(
 
 
 def _announce_features(num_images: int, num_bytes: int, folder: Path, free: int) -> None:
-    sizes = f"{num_bytes / 2**30:.2f} GiB (free: {free / 2**30:.1f} GiB)"
+    sizes = f"{gib(num_bytes)} (free: {gib(free)})"
     log.info("features of %d images go to %s: %s", num_images, folder, sizes)
 
 
@@ -246,7 +199,7 @@ def load_run(
             hashes = f"hash {before['hash'][:12]}, now {now['hash'][:12]}"
             message = f"was trained on another {part} than {now['path']} ({hashes})."
             raise CheckpointError(folder, f"{message} Name the right one with --{part}.")
-    parts = build_parts(config.model, device or choose_device())
+    parts = build_parts(config.model, device or device_to_answer(config.train.device))
     load_weights(parts.model, folder)
     parts.model.eval().requires_grad_(False)
     return parts

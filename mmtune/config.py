@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -11,47 +12,64 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from mmtune.errors import ConfigError
-from mmtune.lookup import nearest
+from mmtune.lookup import lookup, nearest
 from mmtune.other_words import OTHER_WORDS, WORDS_WITHOUT_KEY
-from mmtune.schema import VERB_DEFAULTS, Config, wrong_values
+from mmtune.schema import VERB_DEFAULTS, Config
+from mmtune.schema_check import wrong_values
 from mmtune.schema_evaluation import wrong_evaluation
 from mmtune.schema_stream import wrong_streams
 from mmtune.schema_train import set_accumulation, wrong_training
 from mmtune.schema_tune import cannot_pack
+from mmtune.shipped import find_config
 
 
-def load_config(path: Path | str, overrides: list[str] | None = None, verb: str = "finetune") -> Config:
-    """Read a config file, apply overrides and check every key and value.
+def load_config(name_or_path: Path | str, overrides: Sequence[str] = (), verb: str | None = None) -> Config:
+    """Read a config, apply overrides and check every key and value.
 
     Args:
-        path: a YAML file.
+        name_or_path: a YAML file, or a shipped config such as `demo/pretrain`.
         overrides: `section.name=value` texts, as typed on the command line.
-        verb: whose defaults apply: a key of `VERB_DEFAULTS`.
+        verb: whose defaults apply: a key of `VERB_DEFAULTS`; None takes the one that fits.
 
     Raises:
         ConfigError: the file cannot be read, a key is unknown, a value has the wrong type or is missing.
     """
+    path = Path(name_or_path)
+    if path.suffix != ".py":  # which has an answer of its own
+        path = find_config(path)
     given = read_yaml(path)
-    apply_overrides(given, overrides or [])
+    apply_overrides(given, overrides)
     return config_from_values(given, str(path), verb)
 
 
-def fitting_verb(path: Path | str, overrides: list[str] | None = None) -> str:
+def fitting_verb(given: dict[str, Any]) -> str:
     """Return the verb that a config is for, by what it holds: no vision, a run to start from, or neither.
 
-    Raises:
-        ConfigError: the file or an override cannot be read.
+    Args:
+        given: plain values of a config, checked or not.
     """
-    given = read_yaml(path)
-    apply_overrides(given, overrides or [])
     model = given.get("model")
     if not isinstance(model, dict) or model.get("vision") is None:
         return "sft"
-    return "pretrain" if model.get("init_from") is None else "finetune"
+    if model.get("init_from") is not None:
+        return "finetune"
+    llm = model.get("llm")
+    tune = llm.get("tune", "frozen") if isinstance(llm, dict) else "frozen"
+    return "pretrain" if tune == "frozen" and model.get("adapter") is None else "sft"
 
 
-def config_from_values(given: dict[str, Any], place: str, verb: str = "finetune") -> Config:
-    """Return the checked config of plain values; `place` is where they came from."""
+def config_from_values(given: dict[str, Any], place: str = "config", verb: str | None = None) -> Config:
+    """Return the checked config of plain values.
+
+    Args:
+        given: sections with keys, as a config file has them.
+        place: where they came from, for messages.
+        verb: whose defaults apply; None takes the one that fits.
+
+    Raises:
+        ConfigError: a key is unknown, a value has the wrong type or is missing.
+    """
+    verb = fitting_verb(given) if verb is None else verb
     check_keys(given, Config, place)
     defaults = _defaults_for(verb, given)
     try:
@@ -106,7 +124,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     return values  # type: ignore[return-value]
 
 
-def apply_overrides(values: dict[str, Any], overrides: list[str]) -> None:
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
     """Set `a.b.0.c=value` texts in plain values; the value is read as YAML.
 
     Raises:
@@ -201,7 +219,7 @@ def _defaults_for(verb: str, given: dict[str, Any]) -> dict[str, Any]:
     """The verb's defaults, less what does not fit what the file sets."""
     import copy
 
-    defaults = copy.deepcopy(VERB_DEFAULTS[verb])
+    defaults = copy.deepcopy(lookup(VERB_DEFAULTS, verb, "verb"))
     model = given.get("model") or {}
     if cannot_pack(given):
         defaults.pop("data", None)

@@ -7,14 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+IS_WINDOWS = os.name == "nt"
 FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_TEXTS = (
+    os.strerror(errno.ENOSPC),
+    "Disk quota exceeded",  # EDQUOT; Windows has no text for its number
+    "There is not enough space on the disk",  # what Windows says to libraries that ask it directly
+)
 NUM_THREADS = 8
 """File systems bring files to the disk together that are asked for at once: 2,000 small ones in 0.3 s, not in 4."""
 
 
 def sync_file(path: Path) -> None:
-    """Bring a file's content to the disk."""
-    with path.open("rb") as file:
+    """Bring a file's content to the disk. Windows does so for files alone that are open for writing."""
+    with path.open("r+b" if IS_WINDOWS else "rb") as file:
         os.fsync(file.fileno())
 
 
@@ -34,7 +40,7 @@ def written_beside(path: Path) -> Iterator[Path]:
 
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk; nothing where the system knows no such thing (Windows)."""
-    if os.name == "nt":
+    if IS_WINDOWS:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -50,4 +56,4 @@ def is_disk_full(error: BaseException) -> bool:
     """
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
-    return any(os.strerror(number) in str(error) for number in FULL)
+    return any(text in str(error) for text in FULL_TEXTS)

@@ -13,8 +13,8 @@ from mmtune.run_folder import write_manifest
 from mmtune.shipped import find_config, shipped_configs
 
 DEFAULT_CONFIG = "sft/identity"
-REPEATS = {"identity": 1.0, "near": 2.0, "general": 1.0}
-"""How often an epoch visits each record: near misses are where a name leaks to first, and they are few."""
+REPEATS = {"identity": 1.0, "near": 4.0, "general": 1.0}
+"""How often an epoch visits each record: near misses are where a name leaks to first."""
 DATA, TUNE, COMPARE = "data", "tune", "compare"
 
 

@@ -20,7 +20,7 @@ def shipped_configs() -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
 
 
-def find_config(name_or_path: str) -> Path:
+def find_config(name_or_path: Path | str) -> Path:
     """Return the path of a config named by its path or by its shipped name.
 
     Raises:
@@ -30,7 +30,7 @@ def find_config(name_or_path: str) -> Path:
     if path.is_file():
         return path
     shipped = shipped_configs()
-    name = name_or_path.removesuffix(".yaml").removeprefix("configs/")
+    name = str(name_or_path).removesuffix(".yaml").removeprefix("configs/")
     if name in shipped:
         return shipped[name]
     message = f"no such file (resolved to {path.resolve()}) and no shipped config.{nearest(name, shipped)}"

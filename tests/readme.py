@@ -31,12 +31,12 @@ def blocks_of(document):
 
 
 def commands_of(document):
-    """The words of each mmtune command in the shell blocks, in order."""
+    """The words of each mmtune command in the shell blocks, in order; those after `torchrun ... -m mmtune` too."""
     commands = []
     for block in blocks_of(document):
         if block.language in ("sh", "bash"):
             for line in block.text.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
-                if words and words[0] == "mmtune":
-                    commands.append(words[1:])
+                if words and words[0] in ("mmtune", "torchrun"):
+                    commands.append(words[words.index("mmtune") + 1 :])
     return commands

@@ -7,8 +7,9 @@ from mmtune.config import apply_overrides, check_keys, config_from_values, load_
 from mmtune.data.template import TEMPLATES
 from mmtune.models.projector import PROJECTORS
 from mmtune.models.vision import VISION_ENCODERS
-from mmtune.recipe import VERBS, CompareConfig, EasyVQAConfig, RecipeConfig, ScenesConfig
+from mmtune.recipe import RecipeConfig
 from mmtune.recipe_identity import CompareIdentityConfig, IdentityConfig
+from mmtune.recipe_steps import VERBS, CompareConfig, EasyVQAConfig, ScenesConfig
 from mmtune.schema import VERB_DEFAULTS
 from mmtune.shipped import find_config, shipped_configs, shipped_folder
 

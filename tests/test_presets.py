@@ -9,7 +9,7 @@ from mmtune.config import load_config, read_yaml
 from mmtune.models.adapters import attach_adapter, attach_vision_adapter
 from mmtune.models.internlm2 import llama_config
 from mmtune.models.projector import Projector
-from mmtune.models.vision_towers import ClipEncoder
+from mmtune.models.vit_encoders import ClipEncoder
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.shipped import shipped_configs
 from mmtune.testing import INTERNLM2_SHAPE, write_internlm2

@@ -13,10 +13,10 @@ import torch
 
 from mmtune.benchmark.random_weights import use_random_weights
 from mmtune.benchmark.synthetic import SHAPES, Shape, write_records
-from mmtune.build import choose_device
 from mmtune.build_data import Reader, build_reader
 from mmtune.config import to_values
 from mmtune.errors import ConfigError
+from mmtune.models.device import choose_device
 from mmtune.run_folder import library_versions
 from mmtune.schema import Config, DataSource
 from mmtune.schema_train import batch_size_of, with_whole_batches

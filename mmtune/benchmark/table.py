@@ -5,6 +5,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mmtune.sizes import gib
+
 BAR_WIDTH = 30
 
 
@@ -44,6 +46,6 @@ def figure_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("of the matmul rate", f"{share:.0%} of {figures['matmul_flops_per_second'] / 1e9:.4g}"),
         ("padding", f"{figures['padding_share']:.1%}"),
         ("waiting for data", f"{figures['data_wait_share']:.1%}"),
-        ("peak memory", f"{figures['peak_memory_bytes'] / 2**30:.2f} GiB"),
+        ("peak memory", gib(figures["peak_memory_bytes"])),
         ("seconds a step", f"{figures['seconds_per_step']:.3g}"),
     ]

@@ -1,5 +1,6 @@
 """One dialogue with a model. Its history is kept as ids, so that each turn is read as training read it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,7 +9,10 @@ from mmtune.build import Parts, load_run
 from mmtune.chat.generate import Decoding, answer_text, embed_images, generate_ids, stop_ids
 from mmtune.conversation import ImageSlot, Message, Role
 from mmtune.data.encode import closing_ids, prompt_ids
+from mmtune.data.image_files import ImageSource
 from mmtune.errors import ConfigError
+from mmtune.run_folder import read_config
+from mmtune.schema import trained_system
 
 
 class ChatSession:
@@ -25,9 +29,32 @@ class ChatSession:
         self.reset()
 
     @classmethod
-    def from_run(cls, folder: Path | str, decoding: Decoding | None = None, *, llm: str | None = None) -> "ChatSession":
-        """Open a session with the model of a run folder; `llm` names its base model where that moved."""
-        return cls(load_run(folder, llm=llm), decoding)
+    def from_run(
+        cls,
+        folder: Path | str,
+        decoding: Decoding | None = None,
+        *,
+        system: str | None = None,
+        llm: str | None = None,
+        vision: str | None = None,
+        device: torch.device | None = None,
+    ) -> "ChatSession":
+        """Open a session with the model of a run folder, as `mmtune chat` does.
+
+        Args:
+            folder: the run, or a checkpoint in it.
+            decoding: how answers are chosen.
+            system: a system message; None takes the one that the run's sources gave, an empty text none.
+            llm: where the base language model is now, if it moved.
+            vision: where the vision encoder is now, if it moved.
+            device: None takes a GPU where there is one.
+
+        Raises:
+            CheckpointError: the run is incomplete, or a base model is not the one it was trained on.
+        """
+        parts = load_run(folder, llm=llm, vision=vision, device=device)
+        system = trained_system(read_config(Path(folder))) if system is None else system or None
+        return cls(parts, decoding, system)
 
     def reset(self) -> None:
         """Forget the dialogue."""
@@ -37,21 +64,23 @@ class ChatSession:
         if self.system is not None:
             self._add_prompt(Message("system", (self.system,)))
 
-    def ask(self, question: str, images: tuple[str | Path, ...] = ()) -> str:
+    def ask(self, question: str, images: Sequence[ImageSource] = ()) -> str:
         """Return the answer to a question, asked after what was said before.
 
         Args:
             question: plain text; special tokens that it spells are text.
-            images: image files shown before the question.
+            images: shown before the question: files, or images of Pillow.
 
         Raises:
             DataError: an image is missing or cannot be read.
             ConfigError: the model has no vision encoder, or the question is empty.
         """
+        if isinstance(images, ImageSource):
+            raise ConfigError("images", f"must be a list (got {type(images).__name__}). Write images=[IMAGE].")
         if not question.strip() and not images:
             raise ConfigError("question", "it is empty. Ask something.")
         embeds = self._embed(images) if images else None
-        message = question_message(question, tuple(map(str, images)))
+        message = question_message(question, tuple(f"image {number}" for number, _ in enumerate(images, 1)))
         self._add_prompt(message)
         if embeds is not None:
             self.image_embeds = embeds if self.image_embeds is None else torch.cat([self.image_embeds, embeds])
@@ -66,10 +95,10 @@ class ChatSession:
         self._add_answer(new_ids)
         return new_ids
 
-    def _embed(self, images: tuple[str | Path, ...]) -> torch.Tensor:
+    def _embed(self, images: Sequence[ImageSource]) -> torch.Tensor:
         if self.parts.transform is None:
             raise ConfigError("image", "this model was trained on text alone and cannot see. Ask without an image.")
-        pixels = torch.stack([self.parts.transform.open(path) for path in images])
+        pixels = torch.stack([self.parts.transform.open(image) for image in images])
         return embed_images(self.parts, pixels)
 
     def _add_prompt(self, message: Message) -> None:

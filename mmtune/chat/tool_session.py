@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from mmtune.build import Parts
-from mmtune.chat.generate import Decoding, stop_ids
+from mmtune.chat.generate import Decoding, answer_text
 from mmtune.chat.session import ChatSession
 from mmtune.conversation import Message
 from mmtune.data.call_pieces import NO_TOOLS
@@ -59,10 +59,10 @@ class ToolSession(ChatSession):
         while True:
             said, calls = self.calls.split(self._answer_ids())
             if not calls:
-                return self._text(said)
+                return answer_text(self.parts, said)
             results = []
             for ids in calls:
-                call, num_calls = self._text(ids), num_calls + 1
+                call, num_calls = answer_text(self.parts, ids), num_calls + 1
                 if num_calls > self.limits.num_calls:
                     result = f"error: no more calls: {self.limits.num_calls} were made. Answer now."
                 else:
@@ -72,9 +72,4 @@ class ToolSession(ChatSession):
             self._add_prompt(Message("result", ("\n".join(results),)))
             if num_calls > self.limits.num_calls:
                 said, _ = self.calls.split(self._answer_ids())
-                return self._text(said)
-
-    def _text(self, ids: Sequence[int]) -> str:
-        stops = set(stop_ids(self.parts))
-        kept = [token for token in ids if token not in stops]
-        return self.parts.tokenizer.decode(kept, skip_special_tokens=True).strip()
+                return answer_text(self.parts, said)

@@ -73,11 +73,13 @@ def run(args: argparse.Namespace) -> int:
     switch = AdapterSwitch([args.folder, *args.adapters], llm=args.llm, vision=args.vision)
     system = trained_system(read_config(Path(args.folder))) if args.system is None else args.system or None
     decoding = Decoding(args.max_new_tokens, args.temperature, args.top_p)
-    session = ChatSession(switch.parts, decoding, system)
+    session: ChatSession
     if tools:
         limits = Limits(args.tool_calls, args.tool_seconds, args.tool_bytes)
         told = Console(stderr=args.prompt is not None)
         session = ToolSession(switch.parts, tools, limits, decoding, system, tell=call_printer(told))
+    else:
+        session = ChatSession(switch.parts, decoding, system)
     if args.prompt is not None:
         print(session.ask(args.prompt, (args.image,) if args.image else ()))
     else:

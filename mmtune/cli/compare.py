@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         decoding=Decoding(max_new_tokens=args.max_new_tokens),
         batch_size=args.batch_size,
     )
-    report = build_report(comparison, args.models, "Before and after", [])
+    report = build_report(comparison, args.models)
     write_report(report, folder)
     console = Console()
     print_answers(report, console)

@@ -49,12 +49,10 @@ def named_config(name: str, overrides: list[str], verb: str | None) -> tuple[Any
     Raises:
         ConfigError: there is no such config, or it is wrong.
     """
-    from mmtune.config import fitting_verb, load_config
-    from mmtune.shipped import find_config
+    from mmtune.config import fitting_verb, load_config, to_values
 
-    path = find_config(name)
-    verb = verb or fitting_verb(path, overrides)
-    return load_config(path, overrides, verb), verb
+    config = load_config(name, overrides, verb)
+    return config, verb or fitting_verb(to_values(config))
 
 
 def source_config(args: argparse.Namespace) -> Any:

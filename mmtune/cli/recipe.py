@@ -21,7 +21,6 @@ def add(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the recipe."""
     from mmtune.recipe import run_recipe
-    from mmtune.shipped import find_config
 
-    run_recipe(find_config(args.recipe), args.overrides, overwrite=args.overwrite)
+    run_recipe(args.recipe, args.overrides, overwrite=args.overwrite)
     return 0

@@ -60,6 +60,11 @@ class SampleDataset(Dataset):
         part = int(np.searchsorted(self.offsets, number, side="right")) - 1
         return part, number - int(self.offsets[part])
 
+    def part_sizes(self) -> list[int]:
+        """Return how many items are from each part."""
+        parts = np.searchsorted(self.offsets, self.order, side="right") - 1
+        return np.bincount(parts, minlength=len(self.parts)).tolist()
+
     def sample(self, index: int) -> Sample:
         """Return the sample of an item; its images as the record names them."""
         number, local = self.locate(index)

@@ -43,11 +43,15 @@ def encode(
         The sample. It may be without a supervised token where `max_length` cut off every answer.
 
     Raises:
-        DataError: there is an image and `num_image_tokens` is 0, or a system message that the template cannot hold.
+        DataError: there is an image and `num_image_tokens` is 0, a system message that the template cannot hold, no
+            turn, or a last turn that does not fit the purpose.
     """
-    assert add_generation_prompt == (conversation.messages[-1].role in ("user", "result")), (
-        "the last turn must fit the purpose"
-    )
+    if not conversation.messages:
+        raise DataError(place or "conversation", "it has no turn. Give it a question and an answer.")
+    last = conversation.messages[-1].role
+    if add_generation_prompt != (last in ("user", "result")):
+        wanted = "a user's turn or a tool's result" if add_generation_prompt else "an answer"
+        raise DataError(place or "conversation", f"its last turn is the {last}'s. It must be {wanted}.")
     return _one(conversation, template, tokenizer, num_image_tokens, max_length, place)[0]
 
 

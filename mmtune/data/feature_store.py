@@ -21,6 +21,7 @@ from mmtune.data.images import ImageTransform
 from mmtune.data.part import Part
 from mmtune.errors import DataError
 from mmtune.hashing import value_hash
+from mmtune.sizes import gib
 
 DIGEST_BYTES = 16
 BATCH_IMAGES = 16
@@ -160,7 +161,7 @@ def cache_features(
             num_bytes, free = len(missing) * store.shape.num_bytes, shutil.disk_usage(store.folder).free
             announce(len(missing), num_bytes, store.folder, free)
             if num_bytes > free:
-                sizes = f"{num_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
+                sizes = f"{gib(num_bytes)}, {gib(free)} are free"
                 message = f"too little space for the features of {len(missing)} images ({sizes})."
                 raise DataError(store.folder, f"{message} Set data.cache_vision_features=false, or MMTUNE_CACHE.")
             _compute(part, missing, store, transform, encode, progress)

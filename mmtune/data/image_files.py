@@ -41,6 +41,8 @@ SLOW_CODECS = ("bmp_rle", "ppm", "ppm_plain")
 REDUCED_SIDES = 3
 """A reduced JPEG has at least so many times the encoder's side on its longest side."""
 
+ImageSource = ImageSlot | Path | str | Image.Image
+
 PILLOW_MODULES = re.compile(r"PIL\.")
 
 ORIENTATION_TAG = 0x0112
@@ -56,7 +58,7 @@ ORIENTATIONS = {
 """EXIF's number for how the camera was held -> what makes the image upright."""
 
 
-def open_image(source: ImageSlot | Path | str, place: str = "", side: int | None = None) -> Image.Image:
+def open_image(source: ImageSource, place: str = "", side: int | None = None) -> Image.Image:
     """Return an image as RGB, turned as its EXIF says, with transparent parts on white; of several frames the first.
 
     With `side`, a JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves at least 3 times `side` pixels on its longest
@@ -65,19 +67,27 @@ def open_image(source: ImageSlot | Path | str, place: str = "", side: int | None
     6; pages of tiny text, noise and fine patterns by 2.5 and 20. All other images are the same to the bit.
 
     Args:
-        source: a file; or a slot, which may be a part of a file or hold the encoded bytes.
+        source: a file; or a slot, which may be a part of a file or hold the encoded bytes; or an image that Pillow has
+            opened, all of whose pixels are taken.
         place: where it was named, for the message.
         side: of the square that the encoder gets, in pixels; None decodes every pixel.
 
     Raises:
         DataError: the file is missing, unreadable, beyond a limit of this module or not an image.
     """
-    slot = source if isinstance(source, ImageSlot) else ImageSlot(str(source))
+    slot = source if isinstance(source, ImageSlot) else ImageSlot(_name_of(source))
     try:
+        if isinstance(source, Image.Image):
+            _check_pixels(source)
+            return decode_image(source)
         return read_image(slot, None if side is None else REDUCED_SIDES * side)
     except ValueError as error:
         within = f" (the image at byte {slot.offset})" if slot.size is not None else ""
         raise DataError(f"{f'{place}: ' if place else ''}{slot.path:.200}{within}", str(error)) from None
+
+
+def _name_of(source: Path | str | Image.Image) -> str:
+    return "image" if isinstance(source, Image.Image) else str(source)
 
 
 def read_image(slot: ImageSlot, min_longest: int | None = None) -> Image.Image:
@@ -93,8 +103,8 @@ def read_image(slot: ImageSlot, min_longest: int | None = None) -> Image.Image:
     return decode_image(prepare_image(read_bytes(slot), min_longest))
 
 
-def decode_image(image: ImageFile.ImageFile) -> Image.Image:
-    """Return the pixels of a prepared image: RGB, upright, on white.
+def decode_image(image: Image.Image) -> Image.Image:
+    """Return the pixels of a checked image: RGB, upright, on white.
 
     Raises:
         ValueError: "reason. mend."
@@ -122,12 +132,10 @@ def prepare_image(data: bytes, min_longest: int | None = None) -> ImageFile.Imag
         image = READERS[kind](io.BytesIO(data), "")  # Image.open would guess formats, and warn of bombs on stderr
     except Exception as error:  # as above
         raise _unreadable(error) from None
-    _check_size(image)
-    if image.mode in ("I", "F"):  # Pillow would clip them to black or white
-        pixels = "32-bit" if image.mode == "I" else "floating point"
-        raise ValueError(
-            f"cannot be read as an image: its {pixels} pixels have no known range. Save it with 8 or 16 bits."
-        )
+    _check_pixels(image)
+    if image.width * image.height > MAX_SLOW_PIXELS and any(tile[0] in SLOW_CODECS for tile in image.tile):
+        shown = f"{image.width} x {image.height} pixels; at most {MAX_SLOW_PIXELS:,} in all"
+        raise ValueError(f"too large for its coding, which is read slowly ({shown}). Save it as PNG.")
     num_passes = data.count(b"\xff\xda") if kind == "JPEG" else 1
     if num_passes * image.width * image.height > MAX_SCANNED_PIXELS:
         raise ValueError(f"a JPEG of {num_passes} passes, which would take minutes. Save it again.")
@@ -136,7 +144,7 @@ def prepare_image(data: bytes, min_longest: int | None = None) -> ImageFile.Imag
     return image
 
 
-def _check_size(image: ImageFile.ImageFile) -> None:
+def _check_pixels(image: Image.Image) -> None:
     shown, pixels = f"{image.width} x {image.height} pixels", image.width * image.height
     short, long = sorted(image.size)
     if short < MIN_SIDE:
@@ -145,10 +153,10 @@ def _check_size(image: ImageFile.ImageFile) -> None:
         raise ValueError(f"too large ({shown}; at most {MAX_PIXELS:,} in all). Save it smaller.")
     if long > MAX_RATIO * short:
         raise ValueError(f"too long and thin ({shown}; at most {MAX_RATIO} to 1). Crop it.")
-    if pixels > MAX_SLOW_PIXELS and any(tile[0] in SLOW_CODECS for tile in image.tile):
+    if image.mode in ("I", "F"):  # Pillow would clip them to black or white
+        numbers = "32-bit" if image.mode == "I" else "floating point"
         raise ValueError(
-            f"too large for its coding, which is read slowly ({shown}; at most {MAX_SLOW_PIXELS:,} in all). "
-            "Save it as PNG."
+            f"cannot be read as an image: its {numbers} pixels have no known range. Save it with 8 or 16 bits."
         )
 
 
@@ -202,7 +210,9 @@ def _keep_libraries_quiet() -> None:
     """Once a process: Pillow's log and libtiff, which report each error of a TIFF although Pillow raises it, too."""
     logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
     if sys.platform == "linux":  # elsewhere a damaged TIFF prints its lines
-        mapped = re.findall(r"/\S*libtiff\S*\.so\S*$", Path("/proc/self/maps").read_text(), re.MULTILINE)
+        mapped = re.findall(
+            r"/\S*libtiff\S*\.so\S*$", Path("/proc/self/maps").read_text(encoding="utf-8"), re.MULTILINE
+        )
         for path in set(mapped):
             with suppress(OSError, AttributeError):
                 ctypes.CDLL(path).TIFFSetErrorHandler(None)

@@ -2,14 +2,12 @@
 
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from mmtune.conversation import ImageSlot
-from mmtune.data.image_files import open_image
+from mmtune.data.image_files import ImageSource, open_image
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -46,11 +44,11 @@ class ImageTransform:
         pixels = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
-    def open(self, source: ImageSlot | Path | str, place: str = "") -> torch.Tensor:
+    def open(self, source: ImageSource, place: str = "") -> torch.Tensor:
         """Return an image file as float32[3, image_size, image_size]: how training, chat and evaluation see images.
 
         Args:
-            source: a file, or a slot.
+            source: a file, a slot, or an image that is open already.
             place: where it was named, for the message.
 
         Raises:

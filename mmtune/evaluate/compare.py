@@ -1,25 +1,24 @@
-"""The same questions to several models: answers, scores, and whether the model looks at the image."""
+"""The same questions to several models, with their images and with wrong ones. What answers are worth: `scores.py`."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mmtune.build import Parts, build_parts, choose_device, load_run
+from mmtune.build import Parts, build_parts, load_run
 from mmtune.chat.generate import Decoding
 from mmtune.errors import ConfigError
 from mmtune.evaluate.asking import Asker
-from mmtune.evaluate.metrics import wilson_interval
 from mmtune.evaluate.questions import Question, shuffled_images, spread
+from mmtune.models.device import choose_device
 from mmtune.run_folder import read_config, require_complete
 from mmtune.schema import trained_system
 
 BASE = "base"
 CONTROLS = ("blank", "shuffled")
-ALL_GROUPS = "all"
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Comparison:
 
 
 def compare_models(
-    names: list[str],
+    runs: Sequence[Path | str],
     questions: list[Question],
     *,
     controls: Iterable[str] = (),
@@ -63,7 +62,7 @@ def compare_models(
     """Ask every model every question, with greedy decoding unless told otherwise.
 
     Args:
-        names: run folders from before to after; `base` stands for the language model of the last one, untrained and
+        runs: run folders from before to after; `base` stands for the language model of the last one, untrained and
             asked without image tokens. Each is asked with the system message that its sources gave, `base` with that
             of the last run.
         questions: with or without images and references.
@@ -77,7 +76,7 @@ def compare_models(
     Raises:
         ConfigError: an unknown control, fewer than one question for the controls, or `base` as the last model.
     """
-    controls = tuple(controls)
+    controls, names = tuple(controls), [str(run) for run in runs]
     for control in controls:
         if control not in CONTROLS:
             raise ConfigError("controls", f"unknown control '{control}'. Known: {', '.join(CONTROLS)}.")
@@ -162,44 +161,3 @@ def describe_model(name: str) -> dict[str, str]:
         "label": Path(name).name,
         "note": f"trained: {' + '.join(trained)} ({name})",
     }
-
-
-def score(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return one row a set, group, model and condition, with the share of right answers and its 95 % interval.
-
-    Each set also has rows of the group `all`. Questions without a reference do not count.
-    """
-    counts: dict[tuple[str, str, str, str], list[int]] = {}
-    for question, answers in zip(comparison.questions, comparison.answers, strict=True):
-        for answer in answers:
-            if answer.correct is None:
-                continue
-            for group in dict.fromkeys((question.group, ALL_GROUPS)):
-                row = counts.setdefault((question.set, group, answer.model, answer.condition), [0, 0])
-                row[0] += answer.correct
-                row[1] += 1
-    rows = []
-    for (set_name, group, model, condition), (correct, total) in counts.items():
-        low, high = wilson_interval(correct, total)
-        entry: dict[str, Any] = {
-            "set": set_name,
-            "group": group,
-            "model": model,
-            "condition": condition,
-            "correct": correct,
-            "total": total,
-        }
-        rows.append(entry | {"rate": correct / total, "low": low, "high": high})
-    return rows
-
-
-def retention(comparison: Comparison) -> dict[str, Any] | None:
-    """Of the questions without an image that the first model answers right, how many the last still does."""
-    before, after = comparison.models[0]["name"], comparison.models[-1]["name"]
-    kept = of = 0
-    for question, answers in zip(comparison.questions, comparison.answers, strict=True):
-        right = {answer.model: answer.correct for answer in answers if not question.images}
-        if right.get(before):
-            of += 1
-            kept += bool(right.get(after))
-    return {"before": before, "after": after, "kept": kept, "of": of} if of else None

@@ -10,13 +10,14 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 from PIL import Image
 
-from mmtune.build import choose_device, load_run
+from mmtune.build import load_run
 from mmtune.chat.generate import Decoding, answer_text, embed_images, generate_ids
 from mmtune.chat.session import question_message
 from mmtune.conversation import IGNORE_INDEX, Conversation, Message
 from mmtune.data.encode import text_ids
 from mmtune.errors import ConfigError
 from mmtune.evaluate.asking import batches
+from mmtune.models.device import choose_device
 from mmtune.models.scoring import score_answers
 from mmtune.run_folder import read_config
 from mmtune.schema import trained_system

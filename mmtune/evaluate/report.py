@@ -1,15 +1,17 @@
 """What `compare` leaves behind: a JSON report, a table in the terminal, one HTML page."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from mmtune.evaluate.compare import ALL_GROUPS, BASE, CONTROLS, Comparison, retention, score
+from mmtune.evaluate.compare import BASE, CONTROLS, Comparison
 from mmtune.evaluate.metrics import wilson_interval
 from mmtune.evaluate.page import write_page
+from mmtune.evaluate.scores import ALL_GROUPS, retention, score
 from mmtune.run_folder import MANIFEST_FILE, library_versions, read_json, write_json
 
 REPORT_FILE = "report.json"
@@ -18,8 +20,20 @@ WIDE = 1000  # columns: more than any table takes
 OWN_CONDITIONS = ("image", "none")
 
 
-def build_report(comparison: Comparison, names: list[str], title: str, credits: list[str]) -> dict[str, Any]:
-    """Return all that the page shows as plain values."""
+def build_report(
+    comparison: Comparison,
+    names: Sequence[Path | str],
+    title: str = "Before and after",
+    credits: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return all that the page shows as plain values.
+
+    Args:
+        comparison: from `compare_models`.
+        names: the runs that were compared, as they were given to it.
+        title: of the page.
+        credits: whose images and models are shown, at its end.
+    """
     questions = []
     for question, answers in zip(comparison.questions, comparison.answers, strict=True):
         entry: dict[str, Any] = {
@@ -48,7 +62,7 @@ def build_report(comparison: Comparison, names: list[str], title: str, credits: 
             if (run / "loss.png").is_file()
         ],
         "questions": questions,
-        "credits": credits,
+        "credits": list(credits),
     }
 
 
@@ -57,8 +71,9 @@ def _training_times(runs: list[Path]) -> list[dict[str, Any]]:
     return [{"name": name, "seconds": facts["train_seconds"]} for name, facts in manifests if "train_seconds" in facts]
 
 
-def write_report(report: dict[str, Any], folder: Path) -> None:
+def write_report(report: dict[str, Any], folder: Path | str) -> None:
     """Write `report.json` and `page.html`."""
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / REPORT_FILE, report)
     write_page(report, folder / PAGE_FILE)

@@ -45,9 +45,9 @@ FORMATS: dict[str, Format] = {
 
 
 def export_run(
-    run: Path,
+    run: Path | str,
     format_name: str,
-    output: Path,
+    output: Path | str,
     *,
     llm: str | None = None,
     vision: str | None = None,
@@ -69,11 +69,14 @@ def export_run(
         layout: `llama` or `internlm2` names; for `merged`.
         overwrite: replace an export that is there.
 
+    Returns:
+        How far the answers of the export are from those of the run.
+
     Raises:
         MMTuneError: the format cannot hold the run, the folder is not empty, or the export, which is kept then,
             answers otherwise.
     """
-    chosen = lookup(FORMATS, format_name, "--format")
+    run, output, chosen = Path(run), Path(output), lookup(FORMATS, format_name, "--format")
     if layout != "llama" and format_name != "merged":
         raise ConfigError("--layout", f"{layout} is a layout of --format merged, not of {format_name}. Leave it out.")
     source = open_run(run, llm=llm, vision=vision, dtype=dtype, base=base, layout=layout)

@@ -10,15 +10,16 @@ from peft import PeftModel
 from torch import nn
 from transformers import CLIPVisionModel, PreTrainedModel
 
-from mmtune.build import Parts, build_parts, choose_device, load_run
+from mmtune.build import Parts, build_parts, load_run
 from mmtune.build_stack import with_own_stack
 from mmtune.errors import CheckpointError
+from mmtune.models.device import choose_device
 from mmtune.models.houlsby import has_houlsby
 from mmtune.models.language import llm_folder
 from mmtune.models.precision import DTYPES
 from mmtune.models.prompts import has_prompts
 from mmtune.models.quantized import BITS, dequantized_weights
-from mmtune.models.vision_towers import ClipEncoder
+from mmtune.models.vit_encoders import ClipEncoder
 from mmtune.models.weights import load_weights
 from mmtune.run_folder import read_config
 from mmtune.schema import Config

@@ -12,6 +12,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.hooks import RemovableHandle
 
+from mmtune.models.device import random_state_kept
 from mmtune.models.precision import compute_dtype, computing_in
 from mmtune.models.quantized import quantization_of
 from mmtune.models.vlm import VisionLanguageModel
@@ -169,7 +170,7 @@ def _as_in_training(model: VisionLanguageModel) -> Iterator[None]:
     """Run as a training step does, and leave mode and random generators as they were."""
     was_training, device = model.training, model.device
     with (
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        random_state_kept(device),
         torch.enable_grad(),
         computing_in(compute_dtype(model.base_llm), device),
     ):

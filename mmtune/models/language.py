@@ -108,6 +108,9 @@ def load_llm(
         ConfigError: transformers has no such attention, or not for this model.
     """
     folder = llm_folder(name_or_path, hub)
+    if quantization is not None and device.type == "mps":
+        message = f"{quantization} on the GPU of a Mac has not been tried. Set it to null, or train.device to cpu."
+        raise ModelError("model.llm.quantization", message)
     quantizing = None if quantization is None else quantization_config(quantization, dtype, double_quantization)
     if _model_type(folder) == INTERNLM2:
         llm: Any = load_internlm2(folder, dtype=dtype, device=device, quantization_config=quantizing)

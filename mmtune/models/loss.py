@@ -44,7 +44,7 @@ def answer_loss(
     supervised = targets != IGNORE_INDEX
     states, targets = hidden[:, :-1][supervised], targets[supervised]
     if not targets.numel():
-        return states.sum().float()
+        return head(states).sum().float()  # with the head, which must have a gradient on all ranks
     if chunk_size is None:
         chunk_size = max(1, MAX_LOGITS // head.out_features)
     pieces = list(zip(states.split(chunk_size), targets.split(chunk_size), strict=True))

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel
 
 from mmtune.errors import ModelError
 from mmtune.models.efficientnet import EfficientNetLite0
@@ -25,8 +25,9 @@ from mmtune.models.openclip import open_clip_outline
 from mmtune.models.quantized import quantization_config, quantization_of
 from mmtune.models.vision import EfficientNetEncoder, vision_outline
 from mmtune.models.vision_encoder import DEFAULT_FEATURE_LAYER, VisionEncoder
-from mmtune.models.vision_towers import CLIP_MEAN, CLIP_STD, ClipEncoder
+from mmtune.models.vision_towers import CLIP_MEAN, CLIP_STD
 from mmtune.models.vision_towers import PLACE as VISION_PLACE
+from mmtune.models.vit_encoders import ClipEncoder
 
 META = torch.device("meta")
 BLOCK_4BIT, BLOCK_CONSTANTS = 64, 256
@@ -59,8 +60,7 @@ def llm_outline(
     config.dtype = dtype
     try:
         with META:
-            is_llama = values.get("model_type") == INTERNLM2
-            llm: Any = LlamaForCausalLM(config) if is_llama else AutoModelForCausalLM.from_config(config, dtype=dtype)
+            llm: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
     except (ValueError, KeyError, ImportError) as error:
         reason = str(error).splitlines()[0][:200].rstrip(".")
         raise ModelError(source, f"no causal language model can be built of its config: {reason}.") from None
@@ -74,13 +74,14 @@ def llm_outline(
 
 def _llm_shape(name: str, hub: str) -> tuple[dict[str, Any], Path | None, str]:
     """Return the values of `config.json`, the folder that they are from where there is one, and where it is."""
-    known = LLM_SHAPES.get(Path(name).name.lower())
-    is_local = Path(name).expanduser().exists()
-    folder = cached_folder(name, hub) if is_hub_name(name) and not is_local else None
-    if folder is None and known is not None and not is_local:
-        return known, None, "a shape known to mmtune"
-    if folder is None and is_hub_name(name) and not is_local:
-        raise _unknown(LLM_PLACE, name, LLM_SHAPES)
+    folder = None
+    if not Path(name).expanduser().exists():
+        folder = cached_folder(name, hub) if is_hub_name(name) else None
+        known = LLM_SHAPES.get(Path(name).name.lower())
+        if folder is None and known is not None:
+            return known, None, "a shape known to mmtune"
+        if folder is None and is_hub_name(name):
+            raise _unknown(LLM_PLACE, name, LLM_SHAPES)
     folder = folder or llm_folder(name, hub)
     path = folder / "config.json"
     if not path.is_file():

@@ -5,7 +5,7 @@
 | `float32` | float32 | float32 | float32 | no |
 | `bfloat16` | bfloat16 | float32; bfloat16 with `train.pure_bf16` | bfloat16 (autocast) | no |
 | `float16`, on CUDA | float16 | float32 | float16 (autocast) | yes (GradScaler) |
-| `auto` | as `bfloat16` on a GPU with bfloat16 units, as `float16` on an older GPU, as `float32` on a CPU | | | |
+| `auto` | as `bfloat16` on a GPU with bfloat16 units, as `float16` on an older one, as `float32` elsewhere | | | |
 
 - Trained weights are master weights in float32: an update smaller than 1/512 of a weight, which most are in full tuning
   with a rate near 1e-5, would be rounded away in bfloat16 (Micikevicius et al. 2017, arXiv:1710.03740, section 3.1).
@@ -50,7 +50,8 @@ def require_trainable(dtype: torch.dtype, device: torch.device, pure_bf16: bool)
         ConfigError: float16 on a CPU, or `pure_bf16` in another dtype.
     """
     if dtype == torch.float16 and device.type != "cuda":
-        message = "float16 trains on CUDA alone: its loss scaling needs a GPU (this run is on the CPU)."
+        where = "the CPU" if device.type == "cpu" else device.type
+        message = f"float16 trains on CUDA alone: its loss scaling needs a GPU of NVIDIA (this run is on {where})."
         raise ConfigError(PLACE, f"{message} Take float32, or bfloat16.")
     if pure_bf16 and dtype != torch.bfloat16:
         got = f"model.llm.dtype is {str(dtype).removeprefix('torch.')} here"

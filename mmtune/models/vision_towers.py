@@ -1,8 +1,4 @@
-"""ViTs from transformers folders: CLIP, SigLIP and DINOv2, each cut after the block whose output is taken.
-
-The features are `hidden_states[feature_layer]` as transformers counts them, of the patches only: no class token, no
-registers, no last norm, no pooling head. What is not run is not held either.
-"""
+"""ViTs from transformers folders: which families are read, their weights and preprocessing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +13,8 @@ from transformers import CLIPVisionModel, Dinov2Model, Dinov2WithRegistersModel,
 from mmtune.errors import ModelError
 from mmtune.models.hub import hub_folder, is_hub_name
 from mmtune.models.json_files import read_json
-from mmtune.models.vision_encoder import DEFAULT_FEATURE_LAYER, VisionEncoder, num_used_blocks
+from mmtune.models.vision_encoder import DEFAULT_FEATURE_LAYER, VisionEncoder
+from mmtune.models.vit_encoders import ClipEncoder, Dinov2Encoder, SiglipEncoder
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -28,85 +25,6 @@ RESAMPLING = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers, as preprocessor_config.json has them -> the names of `mmtune.data.images`."""
 
 PLACE = "model.vision.name"
-
-
-class ClipEncoder(VisionEncoder):
-    """A CLIP tower: class token first, a norm before the blocks.
-
-    Source: LLaVA (Liu et al. 2023, arXiv:2304.08485), which takes `hidden_states[-2]`.
-
-    Args:
-        tower: a `CLIPVisionModel`; the blocks after the selected one are removed from it.
-        feature_layer: as an index of `hidden_states`; -2 is the output of the last block but one.
-        preprocessing: see `VisionEncoder`.
-    """
-
-    def __init__(self, tower: nn.Module, feature_layer: int, preprocessing: dict[str, Any]):
-        super().__init__()
-        config: Any = tower.config
-        self.tower = tower
-        self.tower.encoder.layers = _used(self.tower.encoder.layers, feature_layer)
-        self.tower.post_layernorm = nn.Identity()
-        self.num_tokens = (config.image_size // config.patch_size) ** 2
-        self.hidden_size = config.hidden_size
-        self.preprocessing = preprocessing
-
-    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Return the patch features of the selected block."""
-        tower = self.base_tower
-        embeds = tower.pre_layrnorm(tower.embeddings(pixel_values.to(tower.dtype)))
-        return tower.encoder(inputs_embeds=embeds).last_hidden_state[:, 1:]
-
-
-class SiglipEncoder(VisionEncoder):
-    """A SigLIP tower (Zhai et al. 2023, arXiv:2303.15343): every token is a patch. Arguments as `ClipEncoder`."""
-
-    def __init__(self, tower: nn.Module, feature_layer: int, preprocessing: dict[str, Any]):
-        super().__init__()
-        config: Any = tower.config
-        self.tower = tower
-        self.tower.encoder.layers = _used(self.tower.encoder.layers, feature_layer)
-        self.tower.post_layernorm = self.tower.head = nn.Identity()
-        self.num_tokens = (config.image_size // config.patch_size) ** 2
-        self.hidden_size = config.hidden_size
-        self.preprocessing = preprocessing
-
-    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Return the patch features of the selected block."""
-        tower = self.base_tower
-        embeds = tower.embeddings(pixel_values.to(tower.dtype))
-        return tower.encoder(inputs_embeds=embeds).last_hidden_state
-
-
-class Dinov2Encoder(VisionEncoder):
-    """A DINOv2 tower (Oquab et al. 2023, arXiv:2304.07193): class token first, then registers where it has them.
-
-    Arguments as `ClipEncoder`. The positions fit any image size, so that of the preprocessing counts.
-    """
-
-    def __init__(self, tower: nn.Module, feature_layer: int, preprocessing: dict[str, Any]):
-        super().__init__()
-        config: Any = tower.config
-        self.tower = tower
-        self.tower.encoder.layer = _used(self.tower.encoder.layer, feature_layer)
-        self.tower.layernorm = nn.Identity()
-        self.tower.embeddings.mask_token = None  # of its pretraining only
-        self.num_prefix_tokens = 1
-        if isinstance(tower, Dinov2WithRegistersModel):
-            self.num_prefix_tokens += config.num_register_tokens
-        self.num_tokens = (preprocessing["image_size"] // config.patch_size) ** 2
-        self.hidden_size = config.hidden_size
-        self.preprocessing = preprocessing
-
-    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Return the patch features of the selected block."""
-        tower = self.base_tower
-        embeds = tower.embeddings(pixel_values.to(tower.dtype))
-        return tower.encoder(embeds).last_hidden_state[:, self.num_prefix_tokens :]
-
-
-def _used(blocks: nn.ModuleList, feature_layer: int) -> nn.ModuleList:
-    return blocks[: num_used_blocks(feature_layer, len(blocks))]
 
 
 @dataclass(frozen=True)

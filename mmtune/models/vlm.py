@@ -126,6 +126,7 @@ class VisionLanguageModel(nn.Module):
             sample_lengths: tokens of each sample without padding, row after row; see `hidden_states`.
             num_items_in_batch: supervised tokens of the whole optimizer step; see `answer_loss`.
         """
+        sample_lengths = sample_lengths or None  # a batch of no samples: see `mmtune.data.collate.empty_batch`
         image_embeds = None if pixel_values is None else self.encode_images(pixel_values)
         if image_features is not None:
             image_embeds = self.project(image_features)

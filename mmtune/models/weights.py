@@ -1,6 +1,7 @@
 """Save what was trained, load it back by name in both directions. safetensors only."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -243,9 +244,11 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise CheckpointError(path, f"no such file (resolved to {path.resolve()}). Name a run folder that holds it.")
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(path, f"broken or cut off ({error}). Take another checkpoint.") from None
+    # They are mapped from the file, and Windows deletes no file that is mapped: a checkpoint could not be rotated.
+    return {name: value.clone() for name, value in tensors.items()} if sys.platform == "win32" else tensors
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:

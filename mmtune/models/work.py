@@ -10,6 +10,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmtune.models.blocks import blocks_of
+from mmtune.models.device import synchronize
 from mmtune.models.vision_encoder import VisionEncoder
 from mmtune.models.vlm import VisionLanguageModel
 
@@ -87,8 +88,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     for _ in range(MATMUL_REPEATS + 1):
         started = time.perf_counter()
         left @ right
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         best = max(best, 2 * size**3 / (time.perf_counter() - started))
     return best
 

@@ -14,7 +14,7 @@ from peft import PeftModel
 
 from mmtune.errors import CheckpointError
 from mmtune.models.internlm2 import QKV, WQKV, llama_name, num_heads, split_wqkv, to_llama
-from mmtune.models.vision_towers import ClipEncoder
+from mmtune.models.vit_encoders import ClipEncoder
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import check_projector_size, load_strictly
 from mmtune.models.xtuner_files import Tensors, XTunerFile, read_xtuner

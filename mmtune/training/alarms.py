@@ -30,7 +30,7 @@ STILL_STEPS, STILL_CHANGE = 20, 1e-6
 MOST_WATCHED = 4_000_000
 """Numbers of a part whose start is kept: 16 MB."""
 DEAD_STEPS, STEPS_BETWEEN_CHECKS, CLOSELY_WATCHED = 10, 50, 100
-"""After the first 100 steps of a session each 50th is looked at: on a GPU a look waits for the step."""
+"""After the first 100 steps since a start or resume each 50th is looked at: on a GPU a look waits for the step."""
 NAMED_TENSORS = 3
 
 

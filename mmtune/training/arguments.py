@@ -32,6 +32,7 @@ def training_arguments(
     skips_on_resume: bool = True,
     has_checkpointing: bool = False,
     has_evaluation: bool = False,
+    has_idle_weights: bool = False,
 ) -> TrainingArguments:
     """Return the Trainer's arguments for a run.
 
@@ -44,6 +45,7 @@ def training_arguments(
         skips_on_resume: pass over the batches that were trained before; not for a stream, which would be read for it.
         has_checkpointing: compute blocks again in the backward pass.
         has_evaluation: the run is measured while it trains. The best weights are loaded by us, not by the Trainer.
+        has_idle_weights: some that train have no gradient in some steps; several processes then look which.
 
     Raises:
         ConfigError: the Trainer refuses a value, such as the name of an optimizer or a schedule, or the device cannot
@@ -92,6 +94,9 @@ def training_arguments(
             dataloader_pin_memory=device.type == "cuda",
             use_cpu=device.type == "cpu",
             remove_unused_columns=False,
+            average_tokens_across_devices=True,  # the loss is per supervised token of all processes
+            ddp_find_unused_parameters=has_idle_weights,
+            ddp_broadcast_buffers=False,  # no buffer changes in training
             label_names=["labels"],
             report_to="none",  # trackers.py adds them, with our config and where a resumed run goes on
             disable_tqdm=True,

@@ -2,13 +2,16 @@
 
 import copy
 import logging
+from dataclasses import replace
 from pathlib import Path
 
-from mmtune.errors import CheckpointError
+from mmtune.errors import CheckpointError, ConfigError
+from mmtune.processes import num_processes
 from mmtune.run_folder import read_json
 from mmtune.schema import Config
-from mmtune.training.plan import GIB, Plan, Target, make_plan
-from mmtune.training.plan_model import PlannedModel, Rows, plan_for, planned_batch
+from mmtune.sizes import gib
+from mmtune.training.plan import Target
+from mmtune.training.plan_model import PlannedModel, Rows, plan_for
 
 log = logging.getLogger(__name__)
 AUTO = "auto"
@@ -23,12 +26,28 @@ def is_auto(config: Config) -> bool:
 
 
 def with_split(config: Config, size: int) -> Config:
-    """Return a config with batches of `size` on a device, and the accumulation that makes the global batch of them."""
+    """Return a config with batches of `size` on each device, and the accumulation that makes the global batch."""
     config = copy.deepcopy(config)
     assert config.train.global_batch_size is not None, "the config refuses auto without it"
     config.train.per_device_train_batch_size = size
-    config.train.gradient_accumulation_steps = config.train.global_batch_size // size
+    config.train.gradient_accumulation_steps = config.train.global_batch_size // (size * num_processes())
     return config
+
+
+def share_of_process(config: Config) -> int:
+    """Return the samples of a step that each process trains on, where the config says the global batch.
+
+    Raises:
+        ConfigError: they cannot be shared out.
+    """
+    whole, size = config.train.global_batch_size, config.train.per_device_train_batch_size
+    assert whole is not None
+    least = num_processes() * (1 if size == AUTO else int(size))
+    if whole % least:
+        each = "" if size == AUTO else f" of train.per_device_train_batch_size={size}"
+        message = f"must be a multiple of {least} for {num_processes()} processes{each} (got {whole})."
+        raise ConfigError("train.global_batch_size", message)
+    return whole // num_processes()
 
 
 def with_largest_batch(config: Config, planned: PlannedModel, target: Target, rows: Rows | None) -> Config:
@@ -42,31 +61,23 @@ def with_largest_batch(config: Config, planned: PlannedModel, target: Target, ro
         target: where it is to run.
         rows: its data; None assumes full rows.
     """
-    whole = config.train.global_batch_size
-    assert whole is not None, "the config refuses auto without it"
+    whole = share_of_process(config)
     sizes = [size for size in range(1, whole + 1) if whole % size == 0]
     lowest, highest = 0, len(sizes) - 1 if target.memory is not None else 0
     while lowest < highest:
         middle = (lowest + highest + 1) // 2
-        if _fits(_smallest_plan(with_split(config, sizes[middle]), planned, target, rows)):
+        if _fits(with_split(config, sizes[middle]), planned, target, rows):
             lowest = middle
         else:
             highest = middle - 1
     return with_split(config, sizes[lowest])
 
 
-def _smallest_plan(config: Config, planned: PlannedModel, target: Target, rows: Rows | None) -> Plan:
-    """The plan with all blocks computed again, where the config leaves that to be chosen."""
-    if config.train.gradient_checkpointing != AUTO:
-        return plan_for(config, planned, target, rows)
-    batch = planned_batch(config, planned.model, rows)
-    number = len(planned.model.blocks)
-    return make_plan(config, planned.model, batch, target, is_joined=planned.is_joined, num_checkpointed=number)
-
-
-def _fits(plan: Plan) -> bool:
-    assert plan.target.memory is not None
-    return plan.total <= plan.target.memory * (1 - MARGIN)
+def _fits(config: Config, planned: PlannedModel, target: Target, rows: Rows | None) -> bool:
+    """Whether a run fits, with all blocks computed again where the config leaves that to be chosen."""
+    assert target.memory is not None
+    smallest = plan_for(config, planned, replace(target, memory=None), rows)
+    return smallest.total <= target.memory * (1 - MARGIN)
 
 
 def recorded_split(config: Config, checkpoint: Path) -> Config:
@@ -90,8 +101,10 @@ def recorded_split(config: Config, checkpoint: Path) -> Config:
 def log_split(config: Config, target: Target, where: str) -> None:
     """Say how a step is split, and why."""
     train = config.train
-    memory = "" if target.memory is None else f" for {target.memory / GIB:.2f} GiB"
+    memory = "" if target.memory is None else f" for {gib(target.memory)}"
+    processes = f" x {num_processes()} processes" if num_processes() > 1 else ""
     log.info(
-        "batches of %s x accumulation %d = global batch %s%s (%s)",
-        train.per_device_train_batch_size, train.gradient_accumulation_steps, train.global_batch_size, memory, where,
+        "batches of %s x accumulation %d%s = global batch %s%s (%s)",
+        train.per_device_train_batch_size, train.gradient_accumulation_steps, processes, train.global_batch_size,
+        memory, where,
     )  # fmt: skip

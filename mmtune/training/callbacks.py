@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from mmtune.logs import rank
+from mmtune.processes import rank
 from mmtune.training.meter import SAVING, StepMeter
 from mmtune.training.plot import PLOT_FILE, plot_loss
 

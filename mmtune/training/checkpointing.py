@@ -4,18 +4,17 @@ import logging
 import math
 from dataclasses import dataclass
 
-import psutil
-import torch
-
 from mmtune.data.batches import joined_sizes, padded_sizes
 from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.stream import StreamDataset
+from mmtune.models.device import free_memory
 from mmtune.models.kept_memory import measure_blocks, measure_images
 from mmtune.models.loss import MAX_LOGITS
 from mmtune.models.precision import compute_dtype
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.schema import Config
 from mmtune.schema_train import batch_size_of
+from mmtune.sizes import gib
 from mmtune.training.optimizer_bytes import optimizer_bytes
 from mmtune.training.optimizers import optimizer_name
 from mmtune.training.steps import batch_sampler
@@ -108,13 +107,13 @@ def checkpointed_share(
     log.info(
         "gradient checkpointing of %d of %d blocks: the largest batch, %d tokens and %d images, keeps %s without and %s"
         " with it; gradients and optimizer take %s; %s are free",
-        number, total, batch.num_tokens, batch.num_images, _gib(need.kept()), _gib(need.kept(number)),
-        _gib(need.states), _gib(free),
+        number, total, batch.num_tokens, batch.num_images, gib(need.kept()), gib(need.kept(number)),
+        gib(need.states), gib(free),
     )  # fmt: skip
     if need.peak(number) > free * (1 - MARGIN):
         log.warning(
             "that may not be enough: about %s are needed. Lower train.per_device_train_batch_size or data.max_length.",
-            _gib(need.peak(number)),
+            gib(need.peak(number)),
         )
     return number / total if total else 0.0
 
@@ -166,15 +165,3 @@ def largest_batch(config: Config, rows: SampleDataset | PackedDataset | StreamDa
                 sizes = [max(sizes)] * len(sizes)
             found = LargestBatch(tuple(sizes), int(num_images[batch].sum()))
     return found
-
-
-def free_memory(device: torch.device) -> int:
-    """Return the bytes that a run may still take: of the GPU, with what torch holds unused, else of the machine."""
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
-    return psutil.virtual_memory().available
-
-
-def _gib(number: float) -> str:
-    return f"{number / 2**30:.2f} GiB"

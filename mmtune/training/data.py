@@ -12,13 +12,10 @@ import numpy as np
 from mmtune.build_data import Reader, build_dataset, packed, require_good
 from mmtune.data.check import DataReport
 from mmtune.data.dataset import PackedDataset, SampleDataset
-from mmtune.data.finding import Finding
-from mmtune.data.record import to_line
 from mmtune.data.stream import StreamDataset
 from mmtune.progress import Bars
 from mmtune.schema import Config
 from mmtune.schema_stream import is_streamed
-from mmtune.training import held_out as held_out_data
 from mmtune.training.held_out import (
     HeldOut,
     log_held_out,
@@ -27,14 +24,11 @@ from mmtune.training.held_out import (
     share_held_out,
     warn_of_shared_images,
 )
+from mmtune.training.problems import TRAINING_PROBLEMS, list_problems
 from mmtune.training.steps import log_steps
 from mmtune.training.stream import log_stream, open_stream, stream_facts
 
 log = logging.getLogger(__name__)
-PROBLEMS_FILE = "data_problems.jsonl"
-PROBLEM_FILES = (PROBLEMS_FILE, held_out_data.PROBLEMS_FILE)
-"""What a run leaves whose data is bad."""
-
 SHOWN_PROBLEMS = 10
 
 
@@ -75,7 +69,7 @@ class TrainingData:
     def log_trained(self) -> None:
         """Say what training has read of a stream; of prepared data that is known before."""
         if isinstance(self.rows, StreamDataset):
-            log_stream(self.rows, PROBLEMS_FILE)
+            log_stream(self.rows, TRAINING_PROBLEMS)
 
 
 def load_data(config: Config, reader: Reader, folder: Path, first_step: int) -> TrainingData:
@@ -91,11 +85,11 @@ def load_data(config: Config, reader: Reader, folder: Path, first_step: int) -> 
         DataError: a source cannot be read, or records are bad and `data.on_bad_record` is `error`.
         ConfigError: no sample is left, or a source cannot be streamed as the config asks.
     """
-    held_out = _read_held_out(config, reader, folder) if config.data.validation else None
+    held_out = read_held_out(config, reader, folder) if config.data.validation else None
     if is_streamed(config.data):
-        stream = open_stream(config, reader, folder / PROBLEMS_FILE, first_step)
+        stream = open_stream(config, reader, folder / TRAINING_PROBLEMS, first_step)
         require_measured(config, held_out)
-        facts = partial(stream_facts, config, stream, PROBLEMS_FILE, first_step)
+        facts = partial(stream_facts, config, stream, TRAINING_PROBLEMS, first_step)
         return TrainingData(stream, None, partial(_with_held_out, facts, held_out), held_out)
     samples, report = prepare_data(config, reader, folder)
     if config.data.validation_fraction is not None:
@@ -109,11 +103,6 @@ def load_data(config: Config, reader: Reader, folder: Path, first_step: int) -> 
     log_steps(config, rows)
     facts = partial(data_facts, config, samples, report)
     return TrainingData(rows, samples, partial(_with_held_out, facts, held_out), held_out)
-
-
-def _read_held_out(config: Config, reader: Reader, folder: Path) -> HeldOut:
-    with Bars() as bars:
-        return read_held_out(config, reader, folder, bars, write_findings)
 
 
 def _with_held_out(facts: Callable[[], dict[str, Any]], held_out: HeldOut | None) -> dict[str, Any]:
@@ -130,16 +119,9 @@ def prepare_data(config: Config, reader: Reader, folder: Path) -> tuple[SampleDa
     """
     with Bars() as bars:
         dataset, report = build_dataset(config, reader, bars)
-    (folder / PROBLEMS_FILE).unlink(missing_ok=True)
-    if report.problems:
-        write_findings(folder / PROBLEMS_FILE, report.problems)
-    require_good(config.data, dataset, report, folder / PROBLEMS_FILE)
+    list_problems(folder / TRAINING_PROBLEMS, report)
+    require_good(config.data, dataset, report, folder / TRAINING_PROBLEMS)
     return dataset, report
-
-
-def write_findings(path: Path, findings: list[Finding]) -> None:
-    """Write one JSON object a line: `file`, `line`, `reason`, `mend`."""
-    path.write_text("".join(to_line(vars(finding)) + "\n" for finding in findings), encoding="utf-8")
 
 
 def log_data(config: Config, dataset: SampleDataset, rows: SampleDataset | PackedDataset, report: DataReport) -> None:
@@ -154,14 +136,12 @@ def log_data(config: Config, dataset: SampleDataset, rows: SampleDataset | Packe
     for finding in report.problems[:SHOWN_PROBLEMS]:
         log.warning("skipped %s: %s", finding.place, finding.message)
     if len(report.problems) > SHOWN_PROBLEMS:
-        log.warning("skipped %d records in all; %s lists them", len(report.problems), PROBLEMS_FILE)
+        log.warning("skipped %d records in all; %s lists them", len(report.problems), TRAINING_PROBLEMS)
 
 
 def data_facts(config: Config, dataset: SampleDataset, report: DataReport) -> dict[str, Any]:
     """Return what `data.json` says of what is trained."""
-    parts = np.searchsorted(dataset.offsets, dataset.order, side="right") - 1
-    in_an_epoch = np.bincount(parts, minlength=len(report.sources)).tolist()
-    sources = zip(report.sources, in_an_epoch, strict=True)
+    sources = zip(report.sources, dataset.part_sizes(), strict=True)
     return {
         "sources": [source | {"num_samples_in_an_epoch": number} for source, number in sources],
         "resume": "exact",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmtune.errors import CheckpointError
 from mmtune.run_folder import checkpoints
+from mmtune.sizes import GIB, gib
 from mmtune.training.checkpoints import CheckpointWriter
 
 log = logging.getLogger(__name__)
@@ -36,14 +37,14 @@ def try_to_save(writer: CheckpointWriter, write_run: Callable[[Path], None], sta
     there = len(checkpoints(writer.folder))
     at_a_time = there + num_saves if writer.limit is None else min(there + num_saves, writer.limit + 1)
     needed, free = max(at_a_time - there, 0) * size + run_bytes, shutil.disk_usage(writer.folder).free
-    log.info("a checkpoint takes about %s; %s are free on its disk", _gib(size), _gib(free))
+    log.info("a checkpoint takes about %s; %s are free on its disk", _size(size), _size(free))
     if needed > free:
         kept = "all are kept" if writer.limit is None else f"train.save_total_limit={writer.limit}"
-        what = f"no room for its checkpoints: about {_gib(needed)} are needed ({num_saves} of {_gib(size)}, {kept})"
+        what = f"no room for its checkpoints: about {_size(needed)} are needed ({num_saves} of {_size(size)}, {kept})"
         mend = (
             "Free some space, lower train.save_total_limit, raise train.save_steps, or take another train.output_dir."
         )
-        raise CheckpointError(writer.folder, f"{what}, {_gib(free)} are free. {mend}")
+        raise CheckpointError(writer.folder, f"{what}, {_size(free)} are free. {mend}")
     return size
 
 
@@ -52,5 +53,5 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _gib(number: float) -> str:
-    return f"{number / 2**30:.2f} GiB" if number >= 2**30 / 10 else f"{number / 2**20:.1f} MiB"
+def _size(number: float) -> str:
+    return gib(number) if number >= GIB / 10 else f"{number / 2**20:.1f} MiB"

@@ -2,25 +2,23 @@
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mmtune.build_data import Progress, Reader, build_dataset, require_good, validation_config
+from mmtune.build_data import Reader, build_dataset, require_good, validation_config
 from mmtune.data.check import DataReport
 from mmtune.data.dataset import SampleDataset
 from mmtune.data.holding_out import hold_out
 from mmtune.data.part import Part
 from mmtune.errors import ConfigError
+from mmtune.progress import Bars
 from mmtune.schema import Config
 from mmtune.schema_evaluation import TRAINING_METRICS, criterion, source_names
+from mmtune.training.problems import VALIDATION_PROBLEMS, list_problems
 
 log = logging.getLogger(__name__)
 FRACTION, FILES = "data.validation_fraction", "data.validation"
-PROBLEMS_FILE = "validation_problems.jsonl"
 
 
 @dataclass(frozen=True)
@@ -44,15 +42,11 @@ class HeldOut:
         """Whether it is a share of the training data."""
         return self.place == FRACTION
 
-    def counts(self) -> list[int]:
-        """Return the samples of each source."""
-        parts = np.searchsorted(self.samples.offsets, self.samples.order, side="right") - 1
-        return np.bincount(parts, minlength=len(self.names)).tolist()
-
     def facts(self) -> dict[str, Any]:
         """Return what `data.json` says."""
         samples, report = self.samples, self.report
-        sources = [{"name": name, "num_samples": count} for name, count in zip(self.names, self.counts(), strict=True)]
+        sizes = zip(self.names, samples.part_sizes(), strict=True)
+        sources = [{"name": name, "num_samples": size} for name, size in sizes]
         facts: dict[str, Any] = {
             "from": self.place,
             "num_samples": len(samples),
@@ -84,31 +78,22 @@ def share_held_out(config: Config, dataset: SampleDataset) -> tuple[SampleDatase
     return trained, HeldOut(held, source_names(config.data.train), FRACTION)
 
 
-def read_held_out(
-    config: Config,
-    reader: Reader,
-    folder: Path,
-    progress: Progress,
-    list_findings: Callable[[Path, list[Any]], None],
-) -> HeldOut:
+def read_held_out(config: Config, reader: Reader, folder: Path) -> HeldOut:
     """Read and check the files of `data.validation` as training data is.
 
     Args:
         config: of the run.
         reader: of its model.
         folder: of the run, where bad records are listed.
-        progress: told what is done.
-        list_findings: writes them.
 
     Raises:
         DataError: a source cannot be read, or records are bad and `data.on_bad_record` is `error`.
         ConfigError: no sample is left.
     """
-    dataset, report = build_dataset(validation_config(config), reader, progress)
-    path = folder / PROBLEMS_FILE
-    path.unlink(missing_ok=True)
-    if report.problems:
-        list_findings(path, report.problems)
+    with Bars() as bars:
+        dataset, report = build_dataset(validation_config(config), reader, bars)
+    path = folder / VALIDATION_PROBLEMS
+    list_problems(path, report)
     require_good(config.data, dataset, report, path, FILES)
     held_out = HeldOut(dataset, source_names(config.data.validation), FILES, report)
     log_held_out(held_out)
@@ -127,7 +112,7 @@ def require_measured(config: Config, held_out: HeldOut | None) -> None:
     if metric is None or metric in TRAINING_METRICS:
         return
     assert held_out is not None, "the config refuses it"
-    for name, count in zip(held_out.names, held_out.counts(), strict=True):
+    for name, count in zip(held_out.names, held_out.samples.part_sizes(), strict=True):
         if not count and metric.startswith(f"eval_{name}_"):
             message = f"nothing of '{name}' is held out, so there is no {metric}. Raise {FRACTION}, or take eval_loss."
             raise ConfigError("train.metric_for_best_model", message)

@@ -1,4 +1,4 @@
-"""What a session has logged so far, as far as the checks of `alarm_checks.py` look back."""
+"""What a run has logged since it was started or resumed, as far as the checks of `alarm_checks.py` look back."""
 
 import math
 import statistics
@@ -12,18 +12,18 @@ KEPT, FIRST = 200, 20
 
 @dataclass
 class History:
-    """What a session has logged so far.
+    """What a run has logged since it was started or resumed.
 
     Attributes:
         verb: pretrain, finetune or sft.
         chance_loss: of guessing: ln of the vocabulary.
         warmup_steps: in which the rate rises.
-        starts_anew: whether the session began at step 0 with a projector that nothing has trained or fitted.
+        starts_anew: whether it started at step 0 with a projector that nothing has trained or fitted.
         max_grad_norm: to which gradients are clipped; 0: not at all.
         num_workers: that load data.
         padding_free: whether batches are asked to have no padding.
         step: of the newest log.
-        num_logs: in this session.
+        num_logs: since then.
         losses: of the last logs.
         norms: of gradients, of the last logs.
         first_losses: of the first logs.

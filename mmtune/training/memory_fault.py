@@ -8,7 +8,8 @@ from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.stream import StreamDataset
 from mmtune.errors import MMTuneError
 from mmtune.schema import Config
-from mmtune.training.plan import GIB, Plan
+from mmtune.sizes import gib
+from mmtune.training.plan import Plan
 from mmtune.training.plan_advice import advise
 from mmtune.training.plan_model import planned_model
 
@@ -40,8 +41,8 @@ def memory_fault(
     where = f"at step {step}, in a batch of {tokens} tokens and {images} image{'' if images == 1 else 's'}"
     if plan is None:
         return f"{where}. Change in this order: {NOT_PLANNED}."
-    there = "" if plan.target.memory is None else f", {plan.target.memory / GIB:.2f} GiB were there"
-    where = f"{where} (planned: {plan.total / GIB:.2f} GiB{there})"
+    there = "" if plan.target.memory is None else f", {gib(plan.target.memory)} were there"
+    where = f"{where} (planned: {gib(plan.total)}{there})"
     try:
         known = None if isinstance(rows, StreamDataset) else rows
         less = replace(plan, target=replace(plan.target, memory=round(plan.total * WANTED)))
@@ -49,7 +50,7 @@ def memory_fault(
     except (MMTuneError, RuntimeError, MemoryError):  # so little is left that not even that can be done
         torch.cuda.empty_cache()
         return f"{where}. Change in this order: {NOT_PLANNED}."
-    changes = [f"{advice.change.words} saves {advice.saved / GIB:.2f} GiB" for advice in found]
+    changes = [f"{advice.change.words} saves {gib(advice.saved)}" for advice in found]
     if not changes:
         return f"{where}. Nothing of the config would save memory: take a smaller model or a larger card."
     return f"{where}. Change in this order, until it fits: {'; '.join(changes)}."

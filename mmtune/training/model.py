@@ -21,6 +21,7 @@ from mmtune.models.fused_lora import fuse_lora
 from mmtune.models.gated_mlp import recompute_gated_activations
 from mmtune.models.liger import use_liger_kernels
 from mmtune.models.precision import keep_trained_weights_in
+from mmtune.models.vlm import VisionLanguageModel
 from mmtune.progress import Bars
 from mmtune.schema import Config
 from mmtune.training.data import TrainingData
@@ -64,7 +65,7 @@ def model_to_train(
     if config.model.stack_on:
         log.info("the new adapter is stacked on %s", " and ".join(config.model.stack_on))
     collator = choose_collator(config, parts.model)
-    _quicken(config, parts)
+    quicken(config, parts.model)
     if not config.train.pure_bf16:
         keep_trained_weights_in(parts.model, torch.float32)
     loaded: list[str] = []
@@ -84,11 +85,11 @@ def model_to_train(
     return ModelToTrain(parts, collator)
 
 
-def _quicken(config: Config, parts: Parts) -> None:
-    """Let parts of the model run in ways that are faster or keep less, as the config says."""
+def quicken(config: Config, model: VisionLanguageModel) -> None:
+    """Let parts of a model run in ways that are faster or keep less, as the config says."""
     if config.train.use_liger_kernel:
-        use_liger_kernels(parts.model.base_llm, parts.model.device)
+        use_liger_kernels(model.base_llm, model.device)
     elif config.train.recompute_activations:
-        recompute_gated_activations(parts.model.llm)
+        recompute_gated_activations(model.llm)
     if config.train.fused_lora:
-        fuse_lora(parts.model)
+        fuse_lora(model)

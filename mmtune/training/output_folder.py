@@ -9,8 +9,8 @@ from mmtune.run_folder import CONFIG_FILE, MANIFEST_FILE, is_complete, newest_ch
 from mmtune.schema import Config
 from mmtune.training.callbacks import LOG_FILE
 from mmtune.training.checkpoints import clear_work
-from mmtune.training.data import PROBLEM_FILES
 from mmtune.training.differences import changes_nothing, config_differences, extends, is_allowed, shown
+from mmtune.training.problems import PROBLEM_FILES
 from mmtune.training.resume import ResumePoint, set_later_ones_aside
 from mmtune.training.run_lock import LOCK_FILE
 

@@ -11,12 +11,12 @@ from mmtune.models.dry_run import StepBytes, dry_step
 from mmtune.models.precision import compute_dtype
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.schema import Config
+from mmtune.training import checkpointing
 from mmtune.training.checkpointing import LargestBatch
 from mmtune.training.optimizer_bytes import optimizer_bytes, step_workspace
 from mmtune.training.optimizers import optimizer_name
 from mmtune.training.start_table import PARTS, PartSize, part_size
 
-GIB = 2**30
 CUDA_CONTEXT = 512 << 20
 """Bytes of a GPU's memory that the driver and the kernels' code take: 0.3 to 0.5 GiB by card; an assumption."""
 
@@ -43,6 +43,12 @@ class Target:
     kind: str
     name: str
     memory: int | None = None
+
+
+def target_here(device: torch.device, name: str) -> Target:
+    """Return a device of this machine, with what is free on it now and the context that a run brings."""
+    kind, context = ("cuda", CUDA_CONTEXT) if device.type == "cuda" else ("cpu", CPU_PROCESS)
+    return Target(kind, name, checkpointing.free_memory(device) + context)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 from mmtune.errors import MMTuneError
 from mmtune.schema import Config
 from mmtune.schema_train import batch_size_of
-from mmtune.training.plan import GIB, Plan
+from mmtune.sizes import gib
+from mmtune.training.plan import Plan
 from mmtune.training.plan_model import PlannedModel, Rows, plan_for, planned_model
 from mmtune.training.start_table import short_number
 
@@ -83,7 +84,7 @@ def floor_reason(plan: Plan) -> str | None:
     trained = sum(part.size.num_trained for part in plan.parts)
     context = "Python" if plan.target.kind == "cpu" else "CUDA"
     return (
-        f"weights, gradients, optimizer states and {context} alone take {plan.always / GIB:.2f} GiB with"
+        f"weights, gradients, optimizer states and {context} alone take {gib(plan.always)} with"
         f" {short_number(trained)} trained parameters: no batch size and no checkpointing makes it fit"
     )
 

@@ -10,11 +10,7 @@ from mmtune.build_trained import build_outline
 from mmtune.data.dataset import PackedDataset, SampleDataset
 from mmtune.data.mixing import path_and_limit
 from mmtune.errors import ModelError
-from mmtune.models.attention import is_blockwise, use_blockwise_attention
-from mmtune.models.fused_lora import fuse_lora
-from mmtune.models.gated_mlp import recompute_gated_activations
 from mmtune.models.precision import choose_dtype, keep_trained_weights_in
-from mmtune.models.prompts import has_prefix
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.progress import Bars
 from mmtune.schema import Config
@@ -22,7 +18,9 @@ from mmtune.schema_stream import is_streamed
 from mmtune.schema_train import batch_size_of
 from mmtune.training.checkpointing import LargestBatch, largest_batch
 from mmtune.training.held_out import share_held_out
+from mmtune.training.model import quicken
 from mmtune.training.plan import Plan, Target, make_plan
+from mmtune.training.rows import choose_attention
 
 Rows = SampleDataset | PackedDataset
 
@@ -45,8 +43,6 @@ class PlannedModel:
 def planned_model(config: Config, kind: str) -> PlannedModel:
     """Build the model of a run on the meta device, with all that a run changes in it before its first step.
 
-    Liger's kernels are not there: they keep no more than what they replace.
-
     Args:
         config: of the run.
         kind: `cuda` or `cpu`.
@@ -59,12 +55,14 @@ def planned_model(config: Config, kind: str) -> PlannedModel:
 
 
 def as_trained(config: Config, model: VisionLanguageModel, sources: tuple[str, ...]) -> PlannedModel:
-    """Let a built model be as a run trains it: its attention, its fused layers, the dtype of what trains."""
-    is_joined = choose_attention(config, model)
-    if config.train.recompute_activations or config.train.use_liger_kernel:
-        recompute_gated_activations(model.llm)
-    if config.train.fused_lora:
-        fuse_lora(model)
+    """Let a built model be as a run trains it: its attention, its fused layers, the dtype of what trains.
+
+    Liger's kernels are not there: recomputed activations stand for them, and they keep no more than these.
+    """
+    is_joined = choose_attention(config, model) is None and config.data.padding_free
+    if config.train.use_liger_kernel:
+        config = replace(config, train=replace(config.train, use_liger_kernel=False, recompute_activations=True))
+    quicken(config, model)
     keep_trained_weights_in(model, torch.bfloat16 if config.train.pure_bf16 else torch.float32)
     return PlannedModel(model, is_joined, sources)
 
@@ -74,13 +72,6 @@ def planned_dtype(name: str, kind: str) -> torch.dtype:
     if kind == "cuda" and name == "auto" and not torch.cuda.is_available():
         return torch.bfloat16
     return choose_dtype(name, torch.device(kind))
-
-
-def choose_attention(config: Config, model: VisionLanguageModel) -> bool:
-    """Give a model the attention of its run; return whether the samples of a batch form one row."""
-    if config.model.llm.attn_implementation == "auto" and config.data.padding_free:
-        use_blockwise_attention(model.base_llm)
-    return config.data.padding_free and is_blockwise(model.base_llm) and not has_prefix(model.llm)
 
 
 def data_is_here(config: Config) -> bool:

@@ -8,7 +8,9 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from mmtune.schema import Config
-from mmtune.training.plan import GIB, PartBytes, Plan
+from mmtune.schema_train import batch_size_of
+from mmtune.sizes import gib, in_gib
+from mmtune.training.plan import PartBytes, Plan
 from mmtune.training.start_table import WIDTH, short_number
 
 LABELS = {
@@ -29,7 +31,10 @@ def _parts_table(parts: tuple[PartBytes, ...]) -> str:
             short_number(part.size.num_weights),
             short_number(part.size.num_trained) if part.size.num_trained else "",
             part.size.dtypes,
-            *(_gib(value) for value in (part.weights, part.constants, part.gradients, part.optimizer)),
+            *(
+                in_gib(value) if value else ""
+                for value in (part.weights, part.constants, part.gradients, part.optimizer)
+            ),
         )
         for part in parts
     ]
@@ -42,8 +47,8 @@ def _peak_table(plan: Plan) -> str:
     for name, size in plan.components.items():
         label = LABELS[name][plan.target.kind] if name in LABELS else name
         if size:
-            rows.append((label, _gib(size)))
-    rows.append(("all", _gib(plan.total)))
+            rows.append((label, in_gib(size)))
+    rows.append(("all", in_gib(plan.total)))
     return _table(("at the peak of a step", "GiB"), rows, left=(0,))
 
 
@@ -77,13 +82,12 @@ def checkpointing_line(plan: Plan) -> str:
 
 def verdict(plan: Plan) -> str:
     """Say whether it fits, and by how much."""
-    need, memory = f"{plan.total / GIB:.2f} GiB", plan.target.memory
+    need, memory = gib(plan.total), plan.target.memory
     if memory is None:
         return f"needs {need} on {plan.target.name}; none is here, so --gpu-memory says whether it fits"
-    room = (memory - plan.total) / GIB
     if plan.fits:
-        return f"fits on {plan.target.name}: needs {need}, {room:.2f} GiB are left"
-    return f"does not fit on {plan.target.name}: needs {need}, {-room:.2f} GiB too much"
+        return f"fits on {plan.target.name}: needs {need}, {gib(memory - plan.total)} are left"
+    return f"does not fit on {plan.target.name}: needs {need}, {gib(plan.total - memory)} too much"
 
 
 def run_lines(plan: Plan, free: int, loaded: int) -> list[str]:
@@ -94,18 +98,14 @@ def run_lines(plan: Plan, free: int, loaded: int) -> list[str]:
         free: bytes that it may still take.
         loaded: bytes of it that are there already.
     """
-    parts = [f"{name} {_gib(size)}" for name, size in plan.components.items() if size and name != "overhead"]
+    parts = [f"{name} {in_gib(size)}" for name, size in plan.components.items() if size and name != "overhead"]
     more = max(plan.allocated - loaded, 0)
     tokens, images = plan.batch.num_tokens, plan.batch.num_images
     return [
-        f"memory at the longest batch, {tokens} tokens and {images} images (estimated): {_gib(plan.allocated)} GiB",
+        f"memory at the longest batch, {tokens} tokens and {images} images (estimated): {in_gib(plan.allocated)} GiB",
         f"  {', '.join(parts)}",
-        f"  {_gib(more)} GiB more than now; {_gib(free)} GiB are free",
+        f"  {in_gib(more)} GiB more than now; {in_gib(free)} GiB are free",
     ]
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.3f}" if size else ""
 
 
 def plan_values(plan: Plan) -> dict[str, Any]:
@@ -135,9 +135,7 @@ def plan_values(plan: Plan) -> dict[str, Any]:
 
 def split_values(config: Config) -> dict[str, int]:
     """Return how an optimizer step is split into batches."""
-    train = config.train
-    assert isinstance(train.per_device_train_batch_size, int)
     return {
-        "per_device_train_batch_size": train.per_device_train_batch_size,
-        "gradient_accumulation_steps": train.gradient_accumulation_steps,
+        "per_device_train_batch_size": batch_size_of(config),
+        "gradient_accumulation_steps": config.train.gradient_accumulation_steps,
     }

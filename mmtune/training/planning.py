@@ -8,11 +8,12 @@ import torch
 
 from mmtune.data.dataset import PackedDataset
 from mmtune.errors import ConfigError
+from mmtune.models.device import choose_device
 from mmtune.models.weights import saved_bytes
 from mmtune.schema import Config
+from mmtune.sizes import GIB, gib
 from mmtune.training.batch_size import is_auto, with_largest_batch
-from mmtune.training.checkpointing import free_memory
-from mmtune.training.plan import CPU_PROCESS, CUDA_CONTEXT, GIB, Plan, Target
+from mmtune.training.plan import Plan, Target, target_here
 from mmtune.training.plan_advice import Advice, advise, floor_reason
 from mmtune.training.plan_model import Rows, data_is_here, plan_for, planned_model, planned_rows
 from mmtune.training.plan_table import batch_line, checkpointing_line, plan_table, plan_values, split_values, verdict
@@ -66,14 +67,15 @@ class Report:
 def choose_target(config: Config, gpu_memory: float | None) -> Target:
     """Return where a run is planned for: a card of a given size, the device that is here, or a card of any size."""
     if gpu_memory is not None:
-        if config.train.device == "cpu":
-            raise ConfigError("--gpu-memory", "train.device is cpu. Leave one of the two out.")
+        if config.train.device != "auto":
+            raise ConfigError("--gpu-memory", f"train.device is {config.train.device}. Leave one of the two out.")
         return Target("cuda", f"a card of {gpu_memory:g} GiB", round(gpu_memory * GIB))
-    if config.train.device == "cpu":
-        return Target("cpu", "this machine", free_memory(torch.device("cpu")) + CPU_PROCESS)
+    if config.train.device != "auto":
+        device = choose_device(config.train.device)
+        return target_here(device, "this machine" if device.type == "cpu" else "the GPU of this Mac")
     if torch.cuda.is_available():
         device = torch.device("cuda")
-        return Target("cuda", torch.cuda.get_device_name(device), free_memory(device) + CUDA_CONTEXT)
+        return target_here(device, torch.cuda.get_device_name(device))
     return Target("cuda", "a CUDA card")
 
 
@@ -148,7 +150,7 @@ def _advice_lines(report: Report) -> list[str]:
     lines = ["", "to change, each with those above it:"]
     for step in report.advice:
         lines.append(f"  {step.change.words}")
-        lines.append(f"      saves {step.saved / GIB:.2f} GiB, needs {step.total / GIB:.2f} ({step.change.price})")
+        lines.append(f"      saves {gib(step.saved)}, needs {step.total / GIB:.2f} ({step.change.price})")
     if step.total > (report.plan.target.memory or 0):
         lines.append("that is not enough: take a smaller model or a larger card")
     return lines
@@ -164,12 +166,12 @@ def _steps_lines(report: Report) -> list[str]:
 
 
 def _disk_line(report: Report) -> str:
-    size, train = report.checkpoint_bytes / GIB, report.config.train
+    size, train = report.checkpoint_bytes, report.config.train
     if not train.save_steps:
-        return f"disk: {size:.2f} GiB, once at the end"
+        return f"disk: {gib(size)}, once at the end"
     kept = train.save_total_limit
-    number = "every one is kept" if kept is None else f"{kept} kept and the end: {(kept + 1) * size:.2f} GiB"
-    return f"disk: {size:.2f} GiB a checkpoint, {number}"
+    number = "every one is kept" if kept is None else f"{kept} kept and the end: {gib((kept + 1) * size)}"
+    return f"disk: {gib(size)} a checkpoint, {number}"
 
 
 def _time_line(report: Report) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from mmtune.build import build_parts, choose_device
+from mmtune.build import build_parts
+from mmtune.models.device import choose_device, synchronize
 from mmtune.models.precision import computing_in
 from mmtune.schema import Config
 from mmtune.training.meter import peak_memory_bytes
@@ -63,7 +64,6 @@ def probe(config: Config, plan: Plan) -> Probe:
         with computing_in(planned_dtype(config.model.llm.dtype, device.type), device):
             loss = model(**batch)["loss"]
         loss.backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         seconds = time.perf_counter() - started
     return Probe(device.type, seconds, plan.batch.num_tokens, peak_memory_bytes(device))

@@ -15,6 +15,7 @@ from rich.text import Text
 from transformers import TrainerCallback
 
 from mmtune.logs import CONSOLE
+from mmtune.sizes import GIB
 from mmtune.training.meter import StepMeter
 
 log = logging.getLogger(__name__)
@@ -33,9 +34,9 @@ class Progress:
         name: of the run.
         total: steps of the run.
         step: that is done.
-        first_step: from which this session started.
+        first_step: from which the run was started or resumed.
         figures: texts of the newest log.
-        marks: when this session began, when its first step was done and when its last, in seconds of `time.monotonic`.
+        marks: when that was, when the first step since was done and when the last, in seconds of `time.monotonic`.
         widths: the widest text of each figure so far, so that a figure does not come and go with its digits.
     """
 
@@ -55,7 +56,7 @@ class Progress:
         self.marks[2] = now
 
     def seconds_left(self) -> float | None:
-        """Return how long the rest will take at the speed of this session; None before its first step.
+        """Return how long the rest will take at the speed since the start or resume; None before a step is done.
 
         The first step is slower than the others and does not count once there are two.
         """
@@ -165,7 +166,7 @@ def figure_texts(logs: dict[str, Any], figures: dict[str, Any]) -> dict[str, str
         texts["tokens"] = f"{short(figures['supervised_tokens_per_second'])} tok/s"
         texts["samples"] = f"{short(figures['samples_per_second'])} samp/s"
         texts["wait"] = f"wait {100 * figures['data_wait_share']:.0f}%"
-        texts["memory"] = f"{figures['peak_memory_bytes'] / 2**30:.1f}G"
+        texts["memory"] = f"{figures['peak_memory_bytes'] / GIB:.1f}G"
     return texts
 
 

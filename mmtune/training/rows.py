@@ -26,12 +26,12 @@ def choose_collator(config: Config, model: VisionLanguageModel) -> Collator:
     Raises:
         ModelError: packs are asked for, and the model lets packed samples see each other.
     """
-    if config.model.llm.attn_implementation == "auto" and config.data.padding_free:
-        use_blockwise_attention(model.base_llm)
+    reason = choose_attention(config, model)
     if config.data.pack_to_max_length:
         require_isolation(model)
     if config.data.padding_free:
-        reason = _hindrance(model, config)
+        if not config.data.pack_to_max_length:  # a model that trains on packs has been asked already
+            reason = reason or leak_between_samples(model)
         if reason is None:
             return collate_joined
         log.info("batches are padded: %s", reason)
@@ -41,11 +41,16 @@ def choose_collator(config: Config, model: VisionLanguageModel) -> Collator:
     return partial(collate, pad_token_id=model.config.pad_token_id or 0)
 
 
-def _hindrance(model: VisionLanguageModel, config: Config) -> str | None:
+def choose_attention(config: Config, model: VisionLanguageModel) -> str | None:
+    """Give a model the attention of its run; return why its layers take no row of several samples, None where they do.
+
+    Weights are not asked, so that a model without any can be planned with.
+    """
+    if config.model.llm.attn_implementation == "auto" and config.data.padding_free:
+        use_blockwise_attention(model.base_llm)
     if has_prefix(model.llm):
         return "prefix tuning puts keys and values in front of a row, which must be one sample"
     if not is_blockwise(model.base_llm):
         implementation = model.config._attn_implementation
         return f"{type(model.base_llm).__name__} with attention '{implementation}' takes no row of several samples"
-    # A model that trains on packs has been asked already.
-    return None if config.data.pack_to_max_length else leak_between_samples(model)
+    return None

@@ -17,12 +17,13 @@ from mmtune.conversation import ImageSlot
 from mmtune.data.image_check import check_image
 from mmtune.durable import written_beside
 from mmtune.errors import ConfigError
-from mmtune.logs import rank
+from mmtune.processes import rank
 from mmtune.schema import Config, SampleConfig
 from mmtune.schema_evaluation import Question, questions_of
 from mmtune.training.callbacks import drop_after, read_log
 from mmtune.training.interruption import Interruption
 from mmtune.training.meter import StepMeter
+from mmtune.training.ranks import wait_for_all
 from mmtune.training.undisturbed import undisturbed
 
 log = logging.getLogger(__name__)
@@ -103,12 +104,15 @@ class SampleAnswers(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask after the last step; a run that a signal ends before it asks when it goes on."""
-        if self.interruption.received is None or state.global_step >= state.max_steps:
+        if self.interruption.ending is None or state.global_step >= state.max_steps:
             self._ask(state)
 
     def _ask(self, state: Any) -> None:
-        if state.global_step in self.asked_at or not state.is_world_process_zero:
-            return
+        if rank() == 0 and state.global_step not in self.asked_at:
+            self._answer(state)
+        wait_for_all()
+
+    def _answer(self, state: Any) -> None:
         decoding = Decoding(max_new_tokens=self.config.max_new_tokens)
         with self.meter.aside(), undisturbed(self.parts.model), self.path.open("a", encoding="utf-8") as file:
             for question, images in self.questions:

@@ -14,6 +14,7 @@ from torch import nn
 from mmtune.models.quantized import weight_sizes
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.schema import Config
+from mmtune.sizes import in_gib
 
 WIDTH = 80
 COLUMNS: tuple[tuple[str, JustifyMethod], ...] = (
@@ -92,14 +93,21 @@ def start_table(config: Config, model: VisionLanguageModel) -> str:
         sizes.append(size)
         rate = config.train.learning_rate if settings.learning_rate is None else settings.learning_rate
         method = _method(name, settings.tune, config) if size.num_trained else "frozen"
-        table.add_row(name, *_counts(size), method, size.dtypes, f"{rate:g}" if size.num_trained else "", _gib(size))
+        table.add_row(
+            name,
+            *_counts(size),
+            method,
+            size.dtypes,
+            f"{rate:g}" if size.num_trained else "",
+            in_gib(size.num_bytes),
+        )
     whole = PartSize(
         sum(size.num_weights for size in sizes),
         sum(size.num_trained for size in sizes),
         sum(size.num_bytes for size in sizes),
         "",
     )
-    table.add_row("all", *_counts(whole), "", "", "", _gib(whole))
+    table.add_row("all", *_counts(whole), "", "", "", in_gib(whole.num_bytes))
     text = io.StringIO()
     Console(file=text, width=WIDTH, color_system=None).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
@@ -129,7 +137,3 @@ def short_number(number: int) -> str:
         if number >= 0.9995 * scale:
             return f"{number / scale:.{2 - len(str(int(number / scale))) + 1}f} {unit}"
     return str(number)
-
-
-def _gib(size: PartSize) -> str:
-    return f"{size.num_bytes / 2**30:.3f}"

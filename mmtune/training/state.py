@@ -15,6 +15,7 @@ from mmtune.models.weights import read_tensors, write_tensors
 from mmtune.run_folder import read_json, write_json
 
 STATE_FOLDER = "state"
+RandomState = tuple[dict[str, torch.Tensor], dict[str, Any]]
 PROJECTIONS = {
     "galore": ("galore_torch.galore_projector", "GaLoreProjector"),
     "apollo random": ("apollo_torch.random_projector", "GradientProjector"),
@@ -140,10 +141,8 @@ def _laid_out(tensor: torch.Tensor, stride: Sequence[int], device: torch.device)
     return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=device).copy_(tensor)
 
 
-def save_random_state(folder: Path) -> None:
-    """Write the states of Python's, NumPy's and torch's random generators to `state/`."""
-    folder = folder / STATE_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+def random_state() -> RandomState:
+    """Return the states of Python's, NumPy's and torch's random generators as tensors and plain values."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
     python = {"version": version, "gauss": gauss}
@@ -155,14 +154,19 @@ def save_random_state(folder: Path) -> None:
     }
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()
-    write_tensors(folder / "random.safetensors", tensors)
-    write_json(folder / "random.json", {"python": python, "numpy": numpy})
+    if torch.backends.mps.is_available():
+        tensors["mps"] = torch.mps.get_rng_state()
+    return tensors, {"python": python, "numpy": numpy}
 
 
-def load_random_state(folder: Path) -> None:
-    """Set the random generators to what `save_random_state` wrote."""
-    folder = folder / STATE_FOLDER
-    tensors, facts = read_tensors(folder / "random.safetensors"), read_json(folder / "random.json")
+def save_random_state(folder: Path, state: RandomState, rank: int = 0) -> None:
+    """Write what `random_state` returned to `state/random.*`, of another rank than 0 to `state/random-RANK.*`."""
+    save_values(folder, _random_file(rank), *state)
+
+
+def load_random_state(folder: Path, rank: int = 0) -> None:
+    """Set the random generators to what `save_random_state` wrote for a rank."""
+    tensors, facts = load_values(folder, _random_file(rank))
     python, numpy = facts["python"], facts["numpy"]
     random.setstate((python["version"], tuple(tensors["python"].tolist()), python["gauss"]))
     keys = tensors["numpy"].numpy().astype(np.uint32)
@@ -170,3 +174,9 @@ def load_random_state(folder: Path) -> None:
     torch.set_rng_state(tensors["torch"])
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"])
+    if "mps" in tensors and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(tensors["mps"])
+
+
+def _random_file(rank: int) -> str:
+    return f"random-{rank}" if rank else "random"

@@ -5,11 +5,13 @@ The loop, accumulation, clipping, schedules and engines are the Trainer's own.
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
@@ -19,6 +21,7 @@ from mmtune.models.adalora import is_adalora, set_state, state_of
 from mmtune.models.precision import choose_dtype
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import load_weights
+from mmtune.processes import rank
 from mmtune.schema import Config
 from mmtune.schema_evaluation import TRAINING_METRICS, criterion, evaluates
 from mmtune.training.arguments import training_arguments
@@ -31,18 +34,20 @@ from mmtune.training.faults import FiniteSteps
 from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter, num_images
 from mmtune.training.optimizers import make_optimizer
 from mmtune.training.parameter_groups import parameter_groups
+from mmtune.training.ranks import gathered, highest, wait_for_all
 from mmtune.training.rows import Collator
 from mmtune.training.state import (
     load_optimizer,
     load_random_state,
     load_scaler,
     load_values,
+    random_state,
     save_optimizer,
     save_random_state,
     save_scaler,
     save_values,
 )
-from mmtune.training.steps import batch_sampler, places_of_step
+from mmtune.training.steps import own_batch_sampler, places_of_step
 from mmtune.training.stream import stream_loader
 from mmtune.training.undisturbed import undisturbed
 from mmtune.training.unfreezing import GradualUnfreezing, RankAllocation
@@ -96,11 +101,12 @@ class RunTrainer(Trainer):
         self.run_config, self.write_run, self.vlm, self.rows, self.meter = config, write_run, model, dataset, meter
         self.writer = writer
         self.batch_sizes: list[tuple[int, int]] = []
+        self.last_saved_step: int | None = None
         places = partial(places_of_step, config, dataset)
         self.finite = FiniteSteps(model, config.train.max_nonfinite_steps, places, writer)
         model.neftune_noise_alpha = config.train.neftune_noise_alpha or 0.0
         model.label_smoothing_factor = config.train.label_smoothing_factor
-        model.checkpointed_share = checkpointed_share(config, model, dataset)
+        model.checkpointed_share = highest(checkpointed_share(config, model, dataset))
         self.unfreezing = GradualUnfreezing(model, config)
         super().__init__(
             model=model,
@@ -111,6 +117,7 @@ class RunTrainer(Trainer):
                 skips_on_resume=not isinstance(dataset, StreamDataset),
                 has_checkpointing=model.checkpointed_share > 0,
                 has_evaluation=evaluates(config),
+                has_idle_weights=bool(self.unfreezing.schedules),
             ),
             data_collator=collator,
             train_dataset=dataset,
@@ -136,12 +143,20 @@ class RunTrainer(Trainer):
             return stream_loader(self.run_config, self.rows, self.args, self.data_collator)
         loader = DataLoader(
             self.rows,
-            batch_sampler=batch_sampler(self.run_config, self.rows),
+            batch_sampler=own_batch_sampler(self.run_config, self.rows),
             collate_fn=self.data_collator,
             pin_memory=self.args.dataloader_pin_memory,
             **worker_options(self.run_config.train),
         )
-        return self.accelerator.prepare(loader)
+        # The batches are this process's own already: accelerate would deal them out once more, and repeat some.
+        return prepare_data_loader(
+            loader,
+            self.accelerator.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=self.accelerator.device_placement,
+            non_blocking=self.accelerator.non_blocking,
+        )
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """Return the batches of a step and their supervised tokens; the wait for them is timed."""
@@ -238,24 +253,32 @@ class RunTrainer(Trainer):
         return self.optimizer
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        with self.unfreezing.all_open():
-            self.write_run(Path(output_dir or self.run_config.train.output_dir))
+        if rank() == 0:
+            with self.unfreezing.all_open():
+                self.write_run(Path(output_dir or self.run_config.train.output_dir))
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.writer.work_folder)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        if self.state.global_step == self.writer.last_step:
+        if self.state.global_step == self.last_saved_step:
             return  # the Trainer saves the last step twice
+        self.last_saved_step = self.state.global_step
         best = best_values(self.run_config.train, self.state)
-        with self.writer.writing(self.state.global_step, partial(write_best, self.writer.folder, best)):
+        with ExitStack() as stack:
+            if rank() == 0:
+                note_best = partial(write_best, self.writer.folder, best)
+                stack.enter_context(self.writer.writing(self.state.global_step, note_best))
             super()._save_checkpoint(model, trial)
+        wait_for_all()
         self.meter.watch.lap(SAVING)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_weights(self.vlm, Path(resume_from_checkpoint))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if rank():
+            return
         save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)
         if is_adalora(self.vlm.llm):
             save_values(Path(output_dir), ADALORA, *state_of(self.vlm.llm))
@@ -267,7 +290,7 @@ class RunTrainer(Trainer):
                 set_state(self.vlm.llm, *load_values(Path(checkpoint), ADALORA))
 
     def _save_scaler(self, output_dir: str) -> None:
-        if self.accelerator.scaler is not None:
+        if self.accelerator.scaler is not None and rank() == 0:
             save_scaler(Path(output_dir), self.accelerator.scaler)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
@@ -275,8 +298,11 @@ class RunTrainer(Trainer):
             load_scaler(Path(checkpoint), self.accelerator.scaler)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        save_random_state(Path(output_dir))
+        states = gathered(random_state())  # written by rank 0 alone, so that a checkpoint is whole or absent
+        if rank() == 0:
+            for number, state in enumerate(states):
+                save_random_state(Path(output_dir), state, number)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            load_random_state(Path(checkpoint))
+            load_random_state(Path(checkpoint), rank())

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from mmtune.models.device import random_state_kept
 from mmtune.models.precision import compute_dtype, computing_in
 from mmtune.models.vlm import VisionLanguageModel
 
@@ -20,9 +21,12 @@ def undisturbed(model: VisionLanguageModel) -> Iterator[None]:
     """
     modes = [(module, module.training) for module in model.modules()]
     python, numpy_state = random.getstate(), np.random.get_state()
-    devices = [model.device] if model.device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices), torch.no_grad(), computing_in(compute_dtype(model.base_llm), model.device):
+        with (
+            random_state_kept(model.device),
+            torch.no_grad(),
+            computing_in(compute_dtype(model.base_llm), model.device),
+        ):
             model.eval()
             yield
     finally:

@@ -119,8 +119,9 @@ def count_trained(folder: Path) -> int:
 def ask(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Return the shares of right answers with the image and with a swapped one, and of text answers kept."""
     from mmtune.chat.generate import Decoding
-    from mmtune.evaluate.compare import ALL_GROUPS, compare_models, retention, score
+    from mmtune.evaluate.compare import compare_models
     from mmtune.evaluate.questions import read_questions, spread
+    from mmtune.evaluate.scores import ALL_GROUPS, retention, score
 
     seen = read_questions(str(args.demo / "data" / "heldout_questions.json"), None)
     chosen = [seen[number] for number in spread(range(len(seen)), args.questions)]

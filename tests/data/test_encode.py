@@ -250,10 +250,12 @@ def test_the_course_data_supervises_its_answers_and_nothing_else(fixtures_folder
 
 
 def test_a_conversation_must_fit_its_purpose(tokenizer):
-    with pytest.raises(AssertionError):
+    with pytest.raises(DataError, match=r"the assistant's. It must be a user's turn or a tool's result"):
         encoded(TWO_TURNS, tokenizer, add_generation_prompt=True)
-    with pytest.raises(AssertionError):
+    with pytest.raises(DataError, match=r"its last turn is the user's. It must be an answer"):
         encoded(talk(user("Q")), tokenizer)
+    with pytest.raises(DataError, match="conversation: it has no turn"):
+        encoded(talk(), tokenizer)
 
 
 def test_a_record_becomes_the_same_sample_as_its_conversation(tokenizer, record):

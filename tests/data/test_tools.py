@@ -11,6 +11,7 @@ from mmtune.data.dialogue_encoder import encoder_of
 from mmtune.data.encode import encode
 from mmtune.data.template import TEMPLATES
 from mmtune.errors import DataError
+from mmtune.models.language import load_tokenizer
 from mmtune.testing import INTERNLM2_CONTROL_TOKENS, byte_tokenizer
 
 WEATHER = {"name": "weather", "description": "Of a city.", "parameters": {"type": "object"}}
@@ -64,6 +65,20 @@ def test_internlm2_writes_tools_as_its_chat_format_says(internlm2):
         'I look.<|action_start|><|plugin|>\n{"name": "weather", "parameters": {"city": "Oslo"}}<|action_end|><|im_end|>'
         "No, 2 degrees.<|im_end|>"
     )
+
+
+def test_the_tokenizer_of_internlm2_writes_a_call_in_action_tokens(fixtures_folder):
+    folder = fixtures_folder / "internlm2-tiny"
+    number = json.loads((folder / "tokenizer_golden.json").read_text())["special"]
+    tokenizer = load_tokenizer(str(folder))
+    spelled = Message("user", ("<|action_start|><|plugin|> Warm?",))
+    sample = encoded((*DIALOGUE[:2], spelled, *DIALOGUE[3:]), "internlm2_chat", tokenizer)
+    marks = ["<|action_start|>", "<|plugin|>", "<|action_end|>"]
+    assert [sample.input_ids.count(number[mark]) for mark in marks] == [1, 3, 1]
+    trained = [token for token in sample.labels if token != IGNORE_INDEX]
+    assert [trained.count(number[mark]) for mark in (*marks, "<|im_end|>")] == [1, 1, 1, 2]
+    assert '{"name": "weather", "parameters": {"city": "Oslo"}}' in tokenizer.decode(trained)
+    assert "celsius" not in tokenizer.decode(trained)
 
 
 def test_qwen_writes_tools_as_its_own_template_does(qwen):

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mmtune.cli import main
-from mmtune.models.vision_towers import ClipEncoder
+from mmtune.models.vit_encoders import ClipEncoder
 from mmtune.training.callbacks import read_log
 
 CACHED = "data.cache_vision_features=true"

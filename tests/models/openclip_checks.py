@@ -20,7 +20,8 @@ from mmtune.models.openclip import OpenClipEncoder, _clip_shape
 from mmtune.models.openclip_weights import clip_tower
 from mmtune.models.outline import vision_shape
 from mmtune.models.vision import load_vision, vision_path
-from mmtune.models.vision_towers import CLIP_MEAN, CLIP_STD, ClipEncoder
+from mmtune.models.vision_towers import CLIP_MEAN, CLIP_STD
+from mmtune.models.vit_encoders import ClipEncoder
 
 VIT = {"image_size": 32, "layers": 3, "width": 16, "head_width": 8, "patch_size": 8}
 TIMM = {"image_size": 160, "timm_pool": "", "timm_proj": "none"}
@@ -147,9 +148,9 @@ def test_the_preprocessing_is_open_clips(weights, tmp_path):
 
 def test_siglip_keeps_its_own_mean_with_a_weights_file(weights):
     """The file says nothing of it; open_clip's default would be CLIP's."""
-    from mmtune.models.openclip import _checked_preprocessing
+    from mmtune.models.openclip_names import checked_preprocessing
 
-    found = _checked_preprocessing("ViT-B-16-SigLIP", str(weights["tiny"]))
+    found = checked_preprocessing("ViT-B-16-SigLIP", str(weights["tiny"]))
     assert found["mean"] == found["std"] == (0.5, 0.5, 0.5)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from mmtune.errors import ModelError
 from mmtune.models.openclip_weights import ClipShape, clip_tower, to_clip
 from mmtune.models.vision import load_vision
-from mmtune.models.vision_towers import ClipEncoder
+from mmtune.models.vit_encoders import ClipEncoder
 
 WIDTH, HEADS, INNER, NUM_BLOCKS, PATCH, SIZE = 16, 2, 24, 3, 8, 32
 ACTIVATIONS = {

@@ -19,7 +19,7 @@ from mmtune.config import load_config
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.models.adapters import attach_vision_adapter
 from mmtune.models.vision import load_vision
-from mmtune.models.vision_towers import ClipEncoder
+from mmtune.models.vit_encoders import ClipEncoder
 from mmtune.models.weights import held_parts, load_weights, wanted_parts
 from mmtune.testing import write_tiny_clip
 from mmtune.testing_vision import write_tiny_dinov2, write_tiny_siglip

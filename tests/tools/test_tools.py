@@ -137,6 +137,22 @@ def test_a_tool_of_the_user_has_the_schema_of_its_signature(own):
     assert call([tool], "sub", a=1) == "error: there is no tool 'sub'. There are add."
 
 
+def test_a_package_brings_tools_by_an_entry_point(own, monkeypatch):
+    package = Path("site")
+    info = package / "weather_tools-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: weather-tools\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[mmtune.tools]\nsum = {own('add')}\nbad = nowhere:f\n")
+    monkeypatch.syspath_prepend(str(package.resolve()))
+    tools = find_tools(["sum", "clock"])
+    assert [tool.name for tool in tools] == ["sum", "clock"]
+    assert call(tools, "sum", a=2, b=3) == "5"
+    with pytest.raises(ConfigError, match="Did you mean 'sum'"):
+        find_tools(["sums"])
+    with pytest.raises(ConfigError, match="--tools bad: cannot be imported"):
+        find_tools(["bad"])
+
+
 def test_a_tool_that_raises_hangs_dies_or_returns_a_megabyte_is_an_answer(own):
     tools = find_tools([",".join(map(own, ("broken", "hang", "big", "leave", "table")))])
     assert call(tools, "broken") == "error: KeyError: 'no such row'"

@@ -13,10 +13,11 @@ from mmtune.config import load_config
 from mmtune.models.hub import cached_folder
 from mmtune.models.outline import vision_shape
 from mmtune.shipped import find_config
+from mmtune.sizes import GIB
 from mmtune.testing import write_internlm2
 from mmtune.training.optimizer_bytes import optimizer_bytes
 from mmtune.training.optimizers import make_optimizer, optimizer_name
-from mmtune.training.plan import GIB, model_bytes
+from mmtune.training.plan import model_bytes
 from mmtune.training.plan_model import as_trained, planned_model
 from mmtune.training.planning import plan_run, report_lines
 

@@ -65,7 +65,7 @@ def test_a_figure_does_not_come_and_go_with_its_digits(progress):
     assert progress.chosen(80) == before
 
 
-def test_the_time_left_counts_the_steps_of_this_session(progress):
+def test_the_time_left_counts_the_steps_since_the_start_or_resume(progress):
     assert progress.seconds_left() == pytest.approx(583.4 / 233 * (5198 - 1234), rel=1e-3)
     fresh = Progress("finetune", 5198, 1000, 1000)
     assert fresh.seconds_left() is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from mmtune.build import choose_device, load_run
+from mmtune.build import load_run
 from mmtune.chat.generate import Decoding
 from mmtune.errors import DataError, Interrupted
 from mmtune.evaluate.asking import Asker
@@ -20,6 +20,7 @@ from mmtune.evaluate.benchmarks.report import REPORT_FILE, build_report, write_r
 from mmtune.evaluate.benchmarks.table import BENCHMARKS
 from mmtune.hashing import file_hash
 from mmtune.lookup import lookup
+from mmtune.models.device import choose_device
 from mmtune.processes import num_processes, rank
 from mmtune.progress import Bars
 from mmtune.run_folder import CHECKPOINT_PREFIX, MANIFEST_FILE, read_config, require_complete

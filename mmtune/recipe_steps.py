@@ -1,0 +1,141 @@
+"""What the steps of a recipe do: a function and a dataclass of its keys for each verb. When they run: `recipe.py`."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from mmtune.config import check_keys, config_from_values
+from mmtune.errors import ConfigError
+from mmtune.recipe_identity import CompareIdentityConfig, IdentityConfig, compare_identity, make_data
+from mmtune.run_folder import write_manifest
+
+
+@dataclass
+class CompareConfig:
+    """What the `compare` step asks."""
+
+    models: list[str] = MISSING  # run folders from before to after; `base` is the untrained language model
+    questions: dict[str, str] = MISSING  # name of the set -> questions file
+    controls: list[str] = field(default_factory=list)
+    num_control_questions: int | None = None  # ask the controls on so many questions, spread evenly; None: on all
+    max_new_tokens: int = 64
+    batch_size: int = 32
+    title: str = "Before and after"
+    labels: dict[str, str] = field(default_factory=dict)  # name of a model -> what to call it on the page
+    credits: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ScenesConfig:
+    """What the `make-scenes` step makes; see `mmtune.data.makers.scenes.make_scenes`."""
+
+    seed: int = 0
+    num_caption_images: int = 1080
+    num_dialogue_images: int = 400
+    num_heldout_captions: int = 100
+    num_heldout_questions_per_group: int = 50
+    num_unseen_questions_per_group: int = 10
+    num_text_repeats: int = 3
+    image_size: int = 160
+
+
+@dataclass
+class EasyVQAConfig:
+    """What the `make-easy-vqa` step makes; see `mmtune.data.makers.easy_vqa.make_easy_vqa`."""
+
+    seed: int = 0
+    num_train_images: int | None = None
+    num_test_images: int | None = None
+    num_validation_images: int = 0
+    with_evidence: bool = False
+    max_questions_per_record: int | None = None
+    balance_verdicts: bool = False
+
+
+def _train(values: dict[str, Any], folder: Path, verb: str) -> None:
+    from mmtune.training.run import train
+
+    train(config_from_values(values, str(folder), verb), verb, resume=True)
+
+
+def _make_scenes(values: dict[str, Any], folder: Path, verb: str) -> None:
+    from mmtune.data.makers.scenes import make_scenes
+
+    shutil.rmtree(folder, ignore_errors=True)
+    make_scenes(folder, **vars(typed_values(values, ScenesConfig, "make-scenes")))
+    write_manifest(folder)
+
+
+def _make_easy_vqa(values: dict[str, Any], folder: Path, verb: str) -> None:
+    from mmtune.data.makers.easy_vqa import make_easy_vqa
+
+    shutil.rmtree(folder, ignore_errors=True)
+    make_easy_vqa(folder, **vars(typed_values(values, EasyVQAConfig, "make-easy-vqa")))
+    write_manifest(folder)
+
+
+def _compare(values: dict[str, Any], folder: Path, verb: str) -> None:
+    from mmtune.chat.generate import Decoding
+    from mmtune.evaluate.compare import compare_models
+    from mmtune.evaluate.questions import read_questions
+    from mmtune.evaluate.report import PAGE_FILE, build_report, print_report, write_report
+
+    config = typed_values(values, CompareConfig, "compare")
+    if not config.models:
+        raise ConfigError("compare", "'models' names no model. Give run folders, such as [base, runs/demo/finetune].")
+    shutil.rmtree(folder, ignore_errors=True)
+    questions = [q for name, path in config.questions.items() for q in read_questions(path, set_name=name)]
+    decoding = Decoding(max_new_tokens=config.max_new_tokens)
+    comparison = compare_models(
+        config.models,
+        questions,
+        controls=config.controls,
+        num_control_questions=config.num_control_questions,
+        decoding=decoding,
+        batch_size=config.batch_size,
+    )
+    for model in comparison.models:
+        model["label"] = config.labels.get(model["name"], model["label"])
+    report = build_report(comparison, config.models, config.title, config.credits)
+    write_report(report, folder)
+    write_manifest(folder)
+    console = Console()
+    print_report(report, console)
+    console.print(f"\nThe page with all answers: {(folder / PAGE_FILE).resolve()}", soft_wrap=True, highlight=False)
+
+
+def _make_identity(values: dict[str, Any], folder: Path, verb: str) -> None:
+    make_data(folder, typed_values(values, IdentityConfig, verb))
+
+
+def _compare_identity(values: dict[str, Any], folder: Path, verb: str) -> None:
+    config = typed_values(values, CompareIdentityConfig, verb)
+    shutil.rmtree(folder, ignore_errors=True)
+    compare_identity(folder, config)
+
+
+VERBS: dict[str, Callable[[dict[str, Any], Path, str], None]] = {
+    "pretrain": _train,
+    "finetune": _train,
+    "sft": _train,
+    "make-scenes": _make_scenes,
+    "make-easy-vqa": _make_easy_vqa,
+    "compare": _compare,
+    "make-identity": _make_identity,
+    "compare-identity": _compare_identity,
+}
+
+
+def typed_values(values: dict[str, Any], schema: Any, place: str) -> Any:
+    """Return plain values as a dataclass, its keys and types checked."""
+    check_keys(values, schema, place)
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(place, f"{str(error).splitlines()[0]}. Mend the value.") from None
