@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mmtune: {answer}", file=sys.stderr)
         return EXIT_MISTAKE
     args = _parse(argv)
-    if num_processes() > 1 and args.verb not in train.VERBS:
+    if num_processes() > 1 and args.verb not in (*train.VERBS, "eval"):
         return _refuse_several(args.verb)
     from mmtune.logs import level_of, log_policy
 
@@ -112,7 +112,7 @@ def _refuse_several(verb: str) -> int:
     if rank():
         time.sleep(SECONDS_TO_SAY_WHY)
         return EXIT_MISTAKE
-    mend = "Start it without torchrun, which is for pretrain, finetune and sft."
+    mend = "Start it without torchrun, which is for pretrain, finetune, sft and eval."
     message = f"mmtune {verb}: runs in one process (got {num_processes()}). {mend}"
     print(message, file=sys.stderr)
     tell_launcher(message)

@@ -92,8 +92,8 @@ def test_a_verb_that_does_not_train_is_for_one_process(monkeypatch, capsys, rank
     monkeypatch.setattr("mmtune.cli.SECONDS_TO_SAY_WHY", 0)
     assert main(["configs", "list"]) == 2
     told = (
-        "mmtune configs: runs in one process (got 2). Start it without torchrun, which is for pretrain, finetune and "
-        "sft.\n"
+        "mmtune configs: runs in one process (got 2). Start it without torchrun, which is for pretrain, finetune, sft "
+        "and eval.\n"
     )
     assert capsys.readouterr().err == ("" if rank else told)
 
