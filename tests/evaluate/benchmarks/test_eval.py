@@ -87,6 +87,7 @@ def test_an_evaluation_that_was_cut_off_goes_on_and_ends_as_a_straight_one(ask, 
     monkeypatch.setattr(Asker, "ask", cut_off)
     shown = ask("pope", "--batch-size", "1", "--overwrite", code=130)
     assert "8 of 18 questions are answered. The same command goes on." in shown
+    assert not Path("out/report.json").exists()
     with open("out/answers.jsonl", "a") as file:
         file.write('{"id": "popular/2", "ans')  # the power went
     asked = []
