@@ -101,7 +101,7 @@ MAY_IMPORT = {
     "merge": BUILT,
     "saving": BUILT,
     "training": BUILT | {"chat"},
-    "evaluate": BUILT | {"chat"},
+    "evaluate": BUILT | {"chat", "training"},
     "export": BUILT | {"chat"},
     "benchmark": BUILT | {"training", "testing", "testing_vision"},
     "recipe_identity": BUILT | {"evaluate", "chat"},

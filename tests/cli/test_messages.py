@@ -217,8 +217,8 @@ def test_a_wrong_command_line_ends_with_code_2(capsys, command, words):
         ("pretrian x.yaml", "pretrian: no such verb. Did you mean 'pretrain'?"),
         (
             "zzz",
-            "zzz: no such verb. Known: pretrain, finetune, sft, plan, run, identity, chat, compare, merge, export, "
-            "data, inspect, bench, configs, convert.",
+            "zzz: no such verb. Known: pretrain, finetune, sft, plan, run, identity, chat, compare, eval, merge, "
+            "export, data, inspect, bench, configs, convert.",
         ),
         ("help", "help: a verb of XTuner. Here: mmtune --help."),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmtune.durable import written_beside
 from mmtune.errors import CheckpointError, ConfigError
+from mmtune.evaluate.benchmarks.report import REPORT_FILE
 from mmtune.run_folder import read_json, write_json
 
 INPUTS_FILE = "inputs.json"
@@ -36,7 +37,7 @@ class AnswerStore:
 
         Args:
             inputs: all that decides what the answers are.
-            overwrite: drop answers that are there.
+            overwrite: drop the answers and the report that are there.
 
         Raises:
             ConfigError: the folder holds answers of other inputs, or cannot be written to.
@@ -45,7 +46,7 @@ class AnswerStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / INPUTS_FILE
             if overwrite:
-                for file in (*self._files(), path):
+                for file in (*self._files(), self.folder / REPORT_FILE, path):
                     file.unlink(missing_ok=True)
             if not path.exists():
                 with written_beside(path) as beside:

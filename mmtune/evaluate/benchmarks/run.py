@@ -2,11 +2,8 @@
 
 import logging
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
-
-import torch.distributed as dist
 
 from mmtune.build import load_run
 from mmtune.chat.generate import Decoding
@@ -25,11 +22,10 @@ from mmtune.processes import num_processes, rank
 from mmtune.progress import Bars
 from mmtune.run_folder import CHECKPOINT_PREFIX, MANIFEST_FILE, read_config, require_complete
 from mmtune.schema import trained_system
+from mmtune.training.ranks import agreed, join
 
 log = logging.getLogger(__name__)
 PERPLEXITY = "perplexity"
-PATIENCE = timedelta(days=7)
-"""How long a process waits for the others."""
 NUM_SHOWN_MISSING = 20
 
 
@@ -85,21 +81,21 @@ def evaluate(wanted: Evaluation) -> dict[str, Any] | None:
         CheckpointError: the run is incomplete.
         Interrupted: it was cut off; the same call goes on.
     """
-    benchmark = lookup(BENCHMARKS, wanted.name, "--benchmark")
-    require_complete(wanted.run)
-    every = benchmark.read(wanted.data)
-    read = draw(every, wanted.limit, wanted.seed)
-    inputs = _inputs(wanted, benchmark, read)
-    items, missing = find_images(benchmark, read, wanted.data, wanted.image_folder)
-    store = AnswerStore(wanted.folder, rank())
-    _meet()
-    if rank() == 0:
-        _say_missing(missing, len(read))
-        store.prepare(inputs, overwrite=wanted.overwrite)
-    _wait()
-    store.read()
-    _answer(wanted, benchmark, items, store)
-    _wait()
+    join("auto")
+    with agreed():
+        benchmark = lookup(BENCHMARKS, wanted.name, "--benchmark")
+        require_complete(wanted.run)
+        every = benchmark.read(wanted.data)
+        read = draw(every, wanted.limit, wanted.seed)
+        inputs = _inputs(wanted, benchmark, read)
+        items, missing = find_images(benchmark, read, wanted.data, wanted.image_folder)
+        store = AnswerStore(wanted.folder, rank())
+        if rank() == 0:
+            store.prepare(inputs, overwrite=wanted.overwrite)
+            _say_missing(missing, len(read))
+    with agreed():
+        store.read()
+        _answer(wanted, benchmark, items, store)
     if rank():
         return None
     store.read()
@@ -185,14 +181,3 @@ def _scored(
     report = build_report(benchmark, scores, inputs, num_read=len(read), num_answered=len(items))
     facts = {"folder": str(wanted.run), "data": str(wanted.data), "limit": wanted.limit, "seed": wanted.seed}
     return report | facts
-
-
-def _meet() -> None:
-    if num_processes() > 1 and not dist.is_initialized():
-        dist.init_process_group("gloo", timeout=PATIENCE)
-
-
-def _wait() -> None:
-    """Wait until all processes have come here; should one end, the others end too."""
-    if num_processes() > 1:
-        dist.barrier()
