@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtune.chat.exchange import Exchange
+from mmtune.chat.generate import answer_text
 from mmtune.chat.session import ChatSession
 from mmtune.conversation import Conversation, ImageSlot, Message, ToolCall
 from mmtune.data.encode import answer_ids
@@ -136,7 +137,7 @@ def _calls(session: ChatSession, ids: list[int]) -> tuple[ToolCall, ...]:
     calls = []
     try:
         for number, call in enumerate(session.split(ids)[1], 1):
-            value = json.loads(session.parts.tokenizer.decode(call))
+            value = json.loads(answer_text(session.parts, call))
             calls.append(tool_call(value["name"], value.get("arguments", value.get("parameters", {})), number))
         return tuple(calls)
     except (ValueError, KeyError, TypeError, AttributeError):
