@@ -84,7 +84,8 @@ def _compare(values: dict[str, Any], folder: Path, verb: str) -> None:
     from mmtune.chat.generate import Decoding
     from mmtune.evaluate.compare import compare_models
     from mmtune.evaluate.questions import read_questions
-    from mmtune.evaluate.report import PAGE_FILE, build_report, print_report, write_report
+    from mmtune.evaluate.report import PAGE_FILE, build_report, write_report
+    from mmtune.evaluate.report_tables import print_report
 
     config = typed_values(values, CompareConfig, "compare")
     if not config.models:

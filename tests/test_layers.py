@@ -22,6 +22,7 @@ FOUNDATION = {
     "torchvision_ops",
     "cache",
     "logs",
+    "markdown",
 }
 BUILT = FOUNDATION | {
     "data",
@@ -51,6 +52,7 @@ MAY_IMPORT = {
     "durable": set(),
     "sizes": set(),
     "cache": set(),
+    "markdown": set(),
     "progress": {"logs"},
     "logs": {"errors", "lookup"},
     "testing": {"torchvision_ops", "models"},
