@@ -11,7 +11,7 @@ from mmtune.evaluate.compare import Answer, Comparison
 from mmtune.evaluate.metrics import contains, exact, wilson_interval
 from mmtune.evaluate.questions import Question
 from mmtune.evaluate.significance import bootstrap_interval, mcnemar_p, permutation_p
-from mmtune.evaluate.text_scores import NUM_HUMAN_ANSWERS, bleu, rouge_l, token_f1, vqa_accuracy, words
+from mmtune.evaluate.text_scores import NUM_HUMAN_ANSWERS, Bleu, rouge_l, token_f1, vqa_accuracy, words
 
 References = list[list[str]]
 RIGHT = "right"
@@ -42,8 +42,8 @@ class Measure:
         low: of the 95 % interval: Wilson's for shares, of the bootstrap for the others.
         high: of the same interval.
         total: questions that have references and that every model was asked.
-        p: against the first model: McNemar's exact test for shares, a paired permutation test for means, sacrebleu's
-            paired bootstrap for BLEU; None for the first model itself.
+        p: against the first model: McNemar's exact test for shares, a paired permutation test for
+            the others; None for the first model itself.
         gained: of shares: wrong with the first model and right with this one.
         lost: the other way round.
     """
@@ -144,14 +144,17 @@ def _bleu(set_name: str, names: list[str], asked: Asked, missing: dict[str, None
     if not any(len(words(text)) >= MIN_BLEU_WORDS for texts in references for text in texts):
         return []
     try:
-        scores = bleu([[answers[number].text for _, answers in asked] for number in range(len(names))], references)
+        bleu = Bleu(references)
     except ConfigError as error:
         missing[f"{BLEU_NAME} {error.message}"] = None
         return []
-    return [
-        Measure(set_name, BLEU_NAME, name, found.value / 100, found.low / 100, found.high / 100, len(asked), found.p)
-        for name, found in zip(names, scores, strict=True)
-    ]
+    rows: list[Measure] = []
+    counts = [bleu.counts([answers[number].text for _, answers in asked], references) for number in range(len(names))]
+    for number, (name, own) in enumerate(zip(names, counts, strict=True)):
+        p = permutation_p(counts[0], own, bleu.score) if number else None
+        interval = bootstrap_interval(own, bleu.score)
+        rows.append(Measure(set_name, BLEU_NAME, name, bleu.score(own), *interval, len(asked), p))
+    return rows
 
 
 def p_text(p: float) -> str:

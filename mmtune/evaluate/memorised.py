@@ -105,17 +105,21 @@ def _flags(question: Question, answer: Answer, traces: Traces, sought: Sought) -
     return [flag for flag, is_so in holds.items() if is_so]
 
 
-def memorised_lines(counts: list[dict[str, Any]]) -> list[str]:
-    """Return a line for each run and kind of question: how many answers it only repeats.
+def memorised_lines(counts: list[dict[str, Any]], labels: dict[str, str]) -> list[str]:
+    """Return a line for each run that only repeats some answers, for the last one also where it repeats none.
 
-    >>> memorised_lines([{"model": "finetune", "images": [4, 5], "text": [0, 0]}])
+    Args:
+        counts: of `Memorised`.
+        labels: name of a model -> what to call it.
+
+    >>> memorised_lines([{"model": "finetune", "images": [4, 5], "text": [0, 0]}], {})
     ['memorised: 4 of 5 answers are verbatim sentences of the training set about training images (finetune)']
     """
     lines = []
     for count in counts:
         for kind, about in (("images", "about training images"), ("text", "to questions that it asks")):
             number, total = count[kind]
-            if total:
+            if number or (total and count is counts[-1]):
                 said = f"{number} of {total} answers are verbatim sentences of the training set {about}"
-                lines.append(f"memorised: {said} ({count['model']})")
+                lines.append(f"memorised: {said} ({labels.get(count['model'], count['model'])})")
     return lines

@@ -95,6 +95,7 @@ def render_page(report: dict[str, Any], image_root: Path) -> str:
 
     script = read("page.js")
     models = report.get("models") or []
+    labels = {model["name"]: model["label"] for model in models}
     picture_uri = functools.cache(lambda image: data_uri(image_root / image, PICTURE_WIDTH))
     cards = [make_card(question, models, picture_uri) for question in report.get("questions") or []]
     shown_cards = spread(cards, NUM_CARDS_MOST)
@@ -110,7 +111,7 @@ def render_page(report: dict[str, Any], image_root: Path) -> str:
     return environment.get_template("page.html").render(
         report=report,
         models=models,
-        labels={model["name"]: model["label"] for model in models},
+        labels=labels,
         tables={table.name: table for table in make_tables(report.get("scores") or [], models)},
         cards=cards,
         shown_cards=shown_cards,
@@ -120,8 +121,8 @@ def render_page(report: dict[str, Any], image_root: Path) -> str:
         measure_tables=make_measure_tables(report.get("measures") or []),
         tests=TESTS,
         permutation=PERMUTATION,
-        changes=change_lines(report, {model["name"]: model["label"] for model in models}),
-        memorised=memorised_lines(report.get("memorised") or []),
+        changes=change_lines(report, labels),
+        memorised=memorised_lines(report.get("memorised") or [], labels),
         has_memorised=any(count[kind][0] for count in report.get("memorised") or [] for kind in ("images", "text")),
         plots=[(plot, data_uri(Path(plot["path"]), PLOT_WIDTH)) for plot in report.get("plots") or []],
         unseen_set=UNSEEN_SET,
@@ -134,11 +135,13 @@ def render_page(report: dict[str, Any], image_root: Path) -> str:
 
 
 def make_tables(scores: list[dict[str, Any]], models: list[dict[str, Any]]) -> list[Table]:
-    """Sorts scores into one table per set; sets and groups keep their order, the group `all` comes first."""
+    """Sorts scores into one table per set; sets and groups keep their order, the group `all` comes first or alone."""
     tables = []
     for name in dict.fromkeys(score["set"] for score in scores):
         of_set = [score for score in scores if score["set"] == name and score["total"]]
         groups = sorted(dict.fromkeys(score["group"] for score in of_set), key=lambda group: group != "all")
+        if len(groups) == 2 and "all" in groups:
+            groups = ["all"]  # the same figures as its only group
         rows = {}
         for group in groups:
             of_group = [score for score in of_set if score["group"] == group]

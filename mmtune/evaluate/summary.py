@@ -15,7 +15,6 @@ TESTS = {
     "exact": "McNemar's exact test",
     "contains": "McNemar's exact test",
     RIGHT: "McNemar's exact test",
-    "BLEU": "sacrebleu's paired bootstrap",
 }
 PERMUTATION = "paired permutation test"
 
@@ -28,21 +27,21 @@ def control_label(condition: str, form: int) -> str:
 def summary_lines(report: dict[str, Any]) -> list[str]:
     """Return all lines, the ones that matter most first."""
     labels = {model["name"]: model["label"] for model in report.get("models") or []}
-    lines = change_lines(report, labels)
+    lines = [f"{name}: {line}" for name, line in change_lines(report, labels).items()]
     if report.get("dependence"):
         lines.append(dependence_line(report["dependence"], labels))
-    return [*lines, *memorised_lines(report.get("memorised") or [])]
+    return [*lines, *memorised_lines(report.get("memorised") or [], labels)]
 
 
-def change_lines(report: dict[str, Any], labels: dict[str, str]) -> list[str]:
-    """Return, for each set, what the last model gained and lost against the first, and whether that may be chance."""
+def change_lines(report: dict[str, Any], labels: dict[str, str]) -> dict[str, str]:
+    """Return what the last model gained and lost against the first on each set of questions, with the test of it."""
     models = report.get("models") or []
-    lines = []
+    lines = {}
     for row in report.get("measures") or []:
         if row["measure"] == RIGHT and row["p"] is not None and row["model"] == models[-1]["name"]:
             before, after = labels.get(models[0]["name"]), labels.get(row["model"])
-            lines.append(
-                f"{row['set']}: {after} gains {row['gained']} and loses {row['lost']} of {row['total']} against"
+            lines[row["set"]] = (
+                f"{after} gains {row['gained']} and loses {row['lost']} of {row['total']} against"
                 f" {before} ({p_text(row['p'])}, {TESTS[RIGHT]})"
             )
     return lines

@@ -8,8 +8,9 @@ import importlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import ModuleType
+
+import numpy as np
 
 from mmtune.errors import ConfigError
 from mmtune.evaluate.metrics import exact, normalize
@@ -78,39 +79,33 @@ def rouge_l(answers: Sequence[str], references: Sequence[Sequence[str]]) -> list
     ]
 
 
-@dataclass(frozen=True)
-class BleuScore:
-    """Corpus BLEU of one model, 0..100, with its 95 % bootstrap interval; `p` against the first model, None for it."""
-
-    value: float
-    low: float
-    high: float
-    p: float | None
-
-
-def bleu(answers: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> list[BleuScore]:
-    """Return sacrebleu's corpus BLEU of each model, with its paired bootstrap test (Koehn 2004) against the first.
+class Bleu:
+    """sacrebleu's corpus BLEU, from the counts of each answer, so that it can be had of any draw of questions.
 
     Args:
-        answers: of each model, one a question.
-        references: of each question; may be of any number.
+        references: of all questions; they decide how texts are split into words.
 
     Raises:
         ConfigError: sacrebleu is not installed.
     """
-    significance = _import("sacrebleu.significance", "sacrebleu")
-    is_chinese = any(re.search(CHINESE, text) for texts in references for text in texts)
-    metric = _import("sacrebleu.metrics", "sacrebleu").BLEU(tokenize="zh" if is_chinese else "13a")
-    most = max(map(len, references))
-    columns = [[own[number] if number < len(own) else None for own in references] for number in range(most)]
-    systems = [(str(number), list(texts)) for number, texts in enumerate(answers)]
-    test = significance.PairedTest(systems, {"BLEU": metric}, columns, test_type="bs", n_samples=1000)
-    results = test()[1]["BLEU"]
-    return [BleuScore(found.score, *_interval(found.mean, found.ci), found.p_value) for found in results]
 
+    def __init__(self, references: Sequence[Sequence[str]]):
+        is_chinese = any(re.search(CHINESE, text) for texts in references for text in texts)
+        self.metric = _import("sacrebleu.metrics", "sacrebleu").BLEU(tokenize="zh" if is_chinese else "13a")
 
-def _interval(mean: float, half_width: float) -> tuple[float, float]:
-    return max(0.0, float(mean - half_width)), min(100.0, float(mean + half_width))
+    def counts(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+        """Return int[N, 10]: matched and possible runs of 1 to 4 words, words of the answer and of the reference."""
+        rows = []
+        for answer, expected in zip(answers, references, strict=True):
+            found = self.metric.corpus_score([answer], [[text] for text in expected])
+            rows.append([*found.counts, *found.totals, found.sys_len, found.ref_len])
+        return np.array(rows)
+
+    def score(self, counts: np.ndarray) -> float:
+        """Return the BLEU of some answers together, between 0 and 1."""
+        *runs, answer_words, reference_words = counts.sum(0).tolist()
+        found = self.metric.compute_bleu(runs[:4], runs[4:], answer_words, reference_words, smooth_method="exp")
+        return found.score / 100
 
 
 def _import(module: str, package: str) -> ModuleType:

@@ -17,7 +17,7 @@ from mmtune.data.arrow_records import HUB_PREFIX
 from mmtune.data.image_bytes import read_bytes
 from mmtune.data.image_folder import ImageFolder
 from mmtune.data.prepare import parsed_record
-from mmtune.data.records import read_once, read_records
+from mmtune.data.records import data_files, read_once, read_records
 from mmtune.data.source_key import source_key
 from mmtune.errors import DataError
 from mmtune.evaluate.metrics import normalize
@@ -135,7 +135,10 @@ def _doubt(given: DataSource, contents: dict[str, str], run: Path) -> str:
     source = source_of(given)
     if reason := _unreadable(given):
         return f"{given.path}: {reason}, so that what {run} learned from it is not known."
-    is_same = given.path not in contents or source_key(source.path, source.split) == contents[given.path]
+    try:
+        is_same = given.path not in contents or source_key(source.path, source.split) == contents[given.path]
+    except DataError as error:
+        return f"{given.path}: {error.message}"
     return "" if is_same else f"{given.path}: its content is no longer what {run} was trained on."
 
 
@@ -144,14 +147,12 @@ def _unreadable(given: DataSource) -> str:
     if source.path.startswith(HUB_PREFIX):
         return "a hub data set, which is not fetched for this"
     try:
-        if read_once(source.path):
-            return "a pipe, which is read only once"
-        source_key(source.path, source.split)
+        files = [] if os.path.isdir(source.path) else data_files(source.path)
     except DataError:
+        files = [Path(source.path)]
+    if not all(file.exists() for file in files):
         return f"no longer there (resolved to {os.path.abspath(source.path)})"
-    except OSError as error:
-        return f"cannot be read ({error.strerror}; resolved to {os.path.abspath(source.path)})"
-    return ""
+    return "a pipe, which is read only once" if read_once(source.path) else ""
 
 
 def search(given: DataSource, sought: Sought) -> Traces:
