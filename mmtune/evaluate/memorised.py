@@ -16,6 +16,7 @@ FLAG_LABELS = {
     QUESTION_SEEN: "question was trained on",
     VERBATIM: "verbatim in the training data",
 }
+MIN_TELLING_WORDS = 6
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _flags(question: Question, answer: Answer, traces: Traces, sought: Sought) -
 
 
 def memorised_lines(counts: list[dict[str, Any]], labels: dict[str, str]) -> list[str]:
-    """Return a line for each run that only repeats some answers, for the last one also where it repeats none.
+    """Return a line for each run that only repeats some answers; where there is none, that of the last run says so.
 
     Args:
         counts: of `Memorised`.
@@ -115,11 +116,21 @@ def memorised_lines(counts: list[dict[str, Any]], labels: dict[str, str]) -> lis
     >>> memorised_lines([{"model": "finetune", "images": [4, 5], "text": [0, 0]}], {})
     ['memorised: 4 of 5 answers are verbatim sentences of the training set about training images (finetune)']
     """
-    lines = []
+    found: list[tuple[int, str]] = []
     for count in counts:
         for kind, about in (("images", "about training images"), ("text", "to questions that it asks")):
             number, total = count[kind]
+            said = f"{number} of {total} answers are verbatim sentences of the training set {about}"
             if number or (total and count is counts[-1]):
-                said = f"{number} of {total} answers are verbatim sentences of the training set {about}"
-                lines.append(f"memorised: {said} ({labels.get(count['model'], count['model'])})")
-    return lines
+                found.append((number, f"memorised: {said} ({labels.get(count['model'], count['model'])})"))
+    return [line for number, line in found if number] or [line for _, line in found[:1]]
+
+
+def is_telling(flags: list[str], answer: str, has_image: bool) -> bool:
+    """Whether it tells something that an answer stands in the training data.
+
+    It does where the answer is memorised, and where it is long: of `A dog.` about a new image it says nothing, of a
+    whole description it says that the model describes what it was trained on.
+    """
+    is_known = (IMAGE_SEEN if has_image else QUESTION_SEEN) in flags
+    return VERBATIM in flags and (is_known or len(answer.split()) >= MIN_TELLING_WORDS)

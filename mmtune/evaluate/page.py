@@ -26,7 +26,7 @@ from mmtune.evaluate.page_cards import (
     pick_example,
     split_controls,
 )
-from mmtune.evaluate.page_text import SPELLED_CONTROLS, duration, percent, pieces
+from mmtune.evaluate.page_text import SPELLED_CONTROLS, duration, percent, pieces, unbroken
 from mmtune.evaluate.questions import spread
 from mmtune.evaluate.summary import PERMUTATION, TESTS, change_lines, control_label, memorised_lines
 
@@ -121,7 +121,7 @@ def render_page(report: dict[str, Any], image_root: Path) -> str:
         measure_tables=make_measure_tables(report.get("measures") or []),
         tests=TESTS,
         permutation=PERMUTATION,
-        changes=change_lines(report, labels),
+        changes={name: unbroken(line) for name, line in change_lines(report, labels).items()},
         memorised=memorised_lines(report.get("memorised") or [], labels),
         has_memorised=any(count[kind][0] for count in report.get("memorised") or [] for kind in ("images", "text")),
         plots=[(plot, data_uri(Path(plot["path"]), PLOT_WIDTH)) for plot in report.get("plots") or []],

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from mmtune.evaluate.memorised import IMAGE_SEEN, QUESTION_SEEN, VERBATIM
+from mmtune.evaluate.memorised import IMAGE_SEEN, QUESTION_SEEN, VERBATIM, is_telling
 from mmtune.evaluate.summary import control_label
 
 UNSEEN_SET = "never trained on"
@@ -65,6 +65,11 @@ class Card:
     def flags(self) -> list[str]:
         """What holds for the last model's answer, see `memorised.FLAG_LABELS`."""
         return (self.question.get("flags") or {}).get(self.last_answer.get("model"), [])
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether to say that the last model's answer stands in its training data."""
+        return is_telling(self.flags, self.last_answer.get("text", ""), bool(self.pictures))
 
     @property
     def last_answer(self) -> dict[str, Any]:

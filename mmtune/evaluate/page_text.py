@@ -18,6 +18,11 @@ def percent(rate: float) -> str:
     return str(min(max(round(100 * rate), 1), 99) if 0 < rate < 1 else round(100 * rate))
 
 
+def unbroken(line: str) -> str:
+    """Keeps `p < 0.001` on one line."""
+    return re.sub(r"(p) ([<=]) ", "\\1\u00a0\\2\u00a0", line)
+
+
 def duration(seconds: float) -> str:
     """`131.2` -> `2 min 11 s`."""
     if seconds < 10:

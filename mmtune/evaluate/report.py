@@ -32,7 +32,11 @@ def build_report(
     """
     searched = memorised(comparison, names)
     figures, missing = measures(comparison)
-    runs = [(model["name"], Path(name)) for model, name in zip(comparison.models, names, strict=True) if name != BASE]
+    runs = [
+        (model["name"], model["label"], Path(name))
+        for model, name in zip(comparison.models, names, strict=True)
+        if name != BASE
+    ]
     return {
         "title": title,
         "created": time.strftime("%Y-%m-%d %H:%M"),
@@ -49,8 +53,8 @@ def build_report(
         "left_out": [*left_out, *_unasked(comparison)],
         "times": [*_training_times(runs), {"name": "compare", "seconds": comparison.seconds}],
         "plots": [
-            {"title": f"Loss of {name}", "path": str(run / "loss.png")}
-            for name, run in runs
+            {"title": f"Loss of {label}", "path": str(run / "loss.png")}
+            for _, label, run in runs
             if (run / "loss.png").is_file()
         ],
         "questions": _entries(comparison, searched.flags),
@@ -87,8 +91,8 @@ def _unasked(comparison: Comparison) -> list[str]:
     return list(lines)
 
 
-def _training_times(runs: list[tuple[str, Path]]) -> list[dict[str, Any]]:
-    manifests = [(name, read_json(run / MANIFEST_FILE)) for name, run in runs]
+def _training_times(runs: list[tuple[str, str, Path]]) -> list[dict[str, Any]]:
+    manifests = [(name, read_json(run / MANIFEST_FILE)) for name, _, run in runs]
     return [{"name": name, "seconds": facts["train_seconds"]} for name, facts in manifests if "train_seconds" in facts]
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from mmtune.evaluate.compare import CONTROLS
 from mmtune.evaluate.measures import RIGHT, p_text
-from mmtune.evaluate.memorised import FLAG_LABELS, VERBATIM
+from mmtune.evaluate.memorised import FLAG_LABELS, VERBATIM, is_telling
 from mmtune.evaluate.metrics import wilson_interval
 from mmtune.evaluate.page_text import SPELLED_CONTROLS
 from mmtune.evaluate.scores import ALL_GROUPS
@@ -130,7 +130,7 @@ def print_answers(report: dict[str, Any], console: Console, limit: int = 8) -> N
             is_control = answer["condition"] in CONTROLS
             flags = [] if is_control else entry["flags"].get(answer["model"], [])
             marks = [{True: "right", False: "wrong", None: ""}[answer["correct"]]]
-            marks += [FLAG_LABELS[VERBATIM]] if VERBATIM in flags else []
+            marks += [FLAG_LABELS[VERBATIM]] if is_telling(flags, answer["text"], bool(entry["image"])) else []
             name = f"{answer['model']}, {answer['condition']} image" if is_control else answer["model"]
             text = f"not asked: {answer['problem']}" if answer["problem"] else answer["text"]
             marked = ", ".join(filter(None, marks))

@@ -24,12 +24,13 @@ def turns(question, answer):
 
 
 def write_run_config(path, data, output_dir, model, **train):
+    llm = {"name_or_path": "llm", "chat_template": "chatml", "dtype": "float32"} | model.get("llm", {})
     config = {
         "model": {
-            "llm": {"name_or_path": "llm", "chat_template": "chatml", "dtype": "float32", **model.pop("llm", {})},
             "vision": {"source": "transformers", "name": "clip"},
             "projector": {"kind": "mlp2x_gelu"},
             **model,
+            "llm": llm,
         },
         "data": {"train": [data], "max_length": 384},
         "train": {"output_dir": output_dir, "save_steps": 0, "device": "cpu", "logging_steps": 100, **train},
@@ -242,3 +243,36 @@ def test_one_model_alone_is_asked_too(compare):
     assert code == 0
     assert report["memorised"] == [{"model": "after", "images": [1, 1], "text": [0, 0]}]
     assert "<mark>" not in page
+
+
+@pytest.mark.slow
+def test_a_run_trained_on_the_image_of_the_course_is_flagged_as_memorised(
+    fixtures_folder, tmp_path, monkeypatch, capsys
+):
+    """The texts and the image of the XTuner course, with the tokenizer of InternLM2 and a model of its kind."""
+    monkeypatch.chdir(tmp_path)
+    course = fixtures_folder / "course"
+    pairs = {}
+    for record in json.loads((course / "unique_data.json").read_text()):
+        said = [turn["value"].replace("<image>", "").strip() for turn in record["conversations"]]
+        pairs |= dict(zip(said[::2], said[1::2], strict=True))
+    shortest = sorted(pairs.items(), key=lambda pair: len(pair[1]))[:6]
+    records = [{"image": "test_img/oph.jpg", "conversations": turns(*pair)} for pair in shortest]
+    Path("course.json").write_text(json.dumps(records))
+    write_tiny_clip("clip")
+    llm = {"name_or_path": str(fixtures_folder / "internlm2-tiny"), "chat_template": "internlm2_chat"}
+    source = {"path": "course.json", "image_folder": str(course)}
+    write_run_config("before.yaml", source, "runs/before", {"llm": llm}, max_steps=1)
+    full = {"llm": llm | {"tune": "full"}, "adapter": None, "init_from": "runs/before"}
+    often = {"num_train_epochs": 1, "learning_rate": 1e-2, "per_device_train_batch_size": 6}
+    write_run_config("after.yaml", source | {"repeat": 150}, "runs/after", full, **often)
+    assert main(["pretrain", "before.yaml"]) == main(["finetune", "after.yaml"]) == 0
+    asked = [{"image": str(course / "test_img/oph.jpg"), "question": question} for question, _ in shortest]
+    Path("questions.json").write_text(json.dumps(asked))
+    assert main(["compare", "base", "runs/after", "--questions", "questions.json", "--max-new-tokens", "100"]) == 0
+    report = json.loads(Path("runs/compare/report.json").read_text())
+    number, total = report["memorised"][-1]["images"]
+    assert total == 6
+    assert number >= 5
+    line = f"memorised: {number} of 6 answers are verbatim sentences of the training set about training images (after)"
+    assert line in " ".join(capsys.readouterr().out.split())
