@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -214,8 +215,8 @@ def test_every_measure_with_intervals_and_tests(compare):
 
 
 def test_without_the_extra_the_measures_that_need_it_are_named(compare, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "rouge_score.rouge_scorer", None)
-    monkeypatch.setitem(__import__("sys").modules, "sacrebleu.significance", None)
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
     asked = {"image": "one.png", "question": "Who is there?", "reference": "There is one man."}
     code, report, *_, printed = compare([json.dumps(asked)])
     assert code == 0
