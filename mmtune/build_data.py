@@ -88,7 +88,7 @@ def build_dataset(config: Config, reader: Reader, progress: Progress = untold) -
     for given in config.data.train:
         source = source_of(given)
         store = prepared(source, encoder, partial(_tell_records, progress, source.path))
-        parts.append(Part(store, _image_folder(given, source)))
+        parts.append(Part(store, image_folder_of(given, source)))
     shares = [_share(given) for given in config.data.train]
     order = mix([len(part.store) for part in parts], shares, config.train.seed)
     order = _without_bad(parts, order, config, report, progress)
@@ -124,7 +124,7 @@ def build_stream(config: Config, reader: Reader, first_step: int, problems_path:
                 f"a stream has no number of samples to draw {limit} from. Leave '#{limit}' out, or set stream: false."
             )
             raise ConfigError(f"data.train[{number}].path", message)
-        sources.append(StreamSource(source, _image_folder(given, source)))
+        sources.append(StreamSource(source, image_folder_of(given, source)))
     train = config.train
     samples_per_step = batch_size_of(config) * train.gradient_accumulation_steps
     stream = StreamDataset(
@@ -140,7 +140,8 @@ def build_stream(config: Config, reader: Reader, first_step: int, problems_path:
     return stream
 
 
-def _image_folder(given: DataSource, source: Source) -> ImageFolder:
+def image_folder_of(given: DataSource, source: Source) -> ImageFolder:
+    """Return the folder that the images of a source are in."""
     folder = Path(given.image_folder) if given.image_folder is not None else Path(source.path).parent
     return ImageFolder(folder, given.follow_links)
 

@@ -58,7 +58,8 @@ def compare_identity(folder: Path, config: CompareIdentityConfig) -> None:
     from mmtune.evaluate.compare import compare_models
     from mmtune.evaluate.identity import OTHERS, SELF, facts, identity_scores, print_scores
     from mmtune.evaluate.questions import read_questions
-    from mmtune.evaluate.report import PAGE_FILE, build_report, print_answers, write_report
+    from mmtune.evaluate.report import PAGE_FILE, build_report, write_report
+    from mmtune.evaluate.report_tables import print_answers
     from mmtune.run_folder import read_json
 
     if not config.models:

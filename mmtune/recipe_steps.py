@@ -22,7 +22,7 @@ class CompareConfig:
 
     models: list[str] = MISSING  # run folders from before to after; `base` is the untrained language model
     questions: dict[str, str] = MISSING  # name of the set -> questions file
-    controls: list[str] = field(default_factory=list)
+    controls: list[str] = field(default_factory=lambda: ["blank", "shuffled"])  # wrong images for the last model
     num_control_questions: int | None = None  # ask the controls on so many questions, spread evenly; None: on all
     max_new_tokens: int = 64
     batch_size: int = 32
@@ -84,7 +84,8 @@ def _compare(values: dict[str, Any], folder: Path, verb: str) -> None:
     from mmtune.chat.generate import Decoding
     from mmtune.evaluate.compare import compare_models
     from mmtune.evaluate.questions import read_questions
-    from mmtune.evaluate.report import PAGE_FILE, build_report, print_report, write_report
+    from mmtune.evaluate.report import PAGE_FILE, build_report, write_report
+    from mmtune.evaluate.report_tables import print_report
 
     config = typed_values(values, CompareConfig, "compare")
     if not config.models:

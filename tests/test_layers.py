@@ -23,6 +23,7 @@ FOUNDATION = {
     "torchvision_ops",
     "cache",
     "logs",
+    "markdown",
 }
 BUILT = FOUNDATION | {
     "data",
@@ -56,6 +57,7 @@ MAY_IMPORT = {
     "durable": set(),
     "sizes": set(),
     "cache": set(),
+    "markdown": set(),
     "progress": {"logs"},
     "logs": {"errors", "lookup", "processes"},
     "testing": {"torchvision_ops", "models"},

@@ -1,9 +1,13 @@
 """`mmtune compare`: the same questions to several models."""
 
 import argparse
+import sys
+from pathlib import Path
 from typing import Any
 
 from mmtune.cli.arguments import at_least_1
+
+EXIT_LEFT_OUT = 1
 
 
 def add(verbs: Any) -> None:
@@ -11,8 +15,10 @@ def add(verbs: Any) -> None:
     parser: argparse.ArgumentParser = verbs.add_parser(
         "compare",
         help="ask several models the same questions",
-        description="Ask models the same questions; print the answers and write report.json and page.html. Greedy\n"
-        "decoding. `base` stands for the untrained language model, asked without image tokens.",
+        description="Ask models the same questions; print the answers and write page.html, report.md and report.json.\n"
+        "Greedy decoding. `base` stands for the untrained language model, asked without image tokens. The last\n"
+        "model is also asked with blank and with swapped images, and answers that only repeat its training data\n"
+        "are marked. Exit code 1: some questions could not be asked; they are listed, the others are answered.",
         epilog="example:\n  mmtune compare base runs/demo/pretrain runs/demo/finetune"
         " --questions runs/demo/data/heldout_questions.json --limit 20",
     )
@@ -24,9 +30,15 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--controls",
         nargs="*",
-        default=[],
+        default=["blank", "shuffled"],
         metavar="NAME",
-        help="ask the last model again with `blank` or `shuffled` images",
+        help="wrong images that the last model is asked with too: `blank`, `shuffled`; no name: none (both)",
+    )
+    parser.add_argument(
+        "--num-control-questions",
+        type=at_least_1,
+        metavar="N",
+        help="ask with wrong images on N questions only, spread evenly (all)",
     )
     parser.add_argument("--limit", type=at_least_1, metavar="N", help="the first N questions of each file")
     parser.add_argument("--output", default="runs/compare", metavar="FOLDER", help="where to write (runs/compare)")
@@ -39,35 +51,55 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare."""
-    from pathlib import Path
-
     from rich.console import Console
 
     from mmtune.chat.generate import Decoding
-    from mmtune.errors import ConfigError
     from mmtune.evaluate.compare import compare_models
-    from mmtune.evaluate.questions import read_questions
-    from mmtune.evaluate.report import PAGE_FILE, build_report, print_answers, print_report, write_report
+    from mmtune.evaluate.report import PAGE_FILE, build_report, write_report
+    from mmtune.evaluate.report_tables import plain, print_answers, print_report
 
     folder = Path(args.output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"cannot write to {folder.resolve()}: {error.strerror}. Name another folder."
-        raise ConfigError("--output", message) from None
-    questions = [q for path in args.questions for q in read_questions(path, args.image_folder)[: args.limit]]
+    _make_folder(folder)
+    questions, left_out = _questions(args)
     comparison = compare_models(
         args.models,
         questions,
         controls=args.controls,
+        num_control_questions=args.num_control_questions,
         decoding=Decoding(max_new_tokens=args.max_new_tokens),
         batch_size=args.batch_size,
     )
-    report = build_report(comparison, args.models)
+    report = build_report(comparison, args.models, left_out=left_out)
     write_report(report, folder)
     console = Console()
     print_answers(report, console)
     console.print()
     print_report(report, console)
     console.print(f"\nThe page with all answers: {(folder / PAGE_FILE).resolve()}", soft_wrap=True, highlight=False)
-    return 0
+    for line in report["left_out"]:
+        print(plain(f"mmtune: {line}"), file=sys.stderr)
+    return EXIT_LEFT_OUT if report["left_out"] else 0
+
+
+def _make_folder(folder: Path) -> None:
+    from mmtune.errors import ConfigError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"cannot write to {folder.resolve()}: {error.strerror}. Name another folder."
+        raise ConfigError("--output", message) from None
+
+
+def _questions(args: argparse.Namespace) -> tuple[list[Any], list[str]]:
+    """The questions of all files, and a line for each one that cannot be asked."""
+    from mmtune.evaluate.questions import read_good_questions
+
+    questions, problems = [], []
+    for path in args.questions:
+        good, bad = read_good_questions(path, args.image_folder, args.limit)
+        questions += good
+        problems += bad
+    if problems and not questions:
+        raise problems[0]
+    return questions, [str(problem) for problem in problems]

@@ -1,7 +1,7 @@
 """Asks a model single questions in batches, each with its images; what answers are worth is decided elsewhere."""
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -11,6 +11,7 @@ from mmtune.chat.exchange import question_message
 from mmtune.chat.generate import Decoding, answer_text, embed_images, generate_ids
 from mmtune.conversation import Conversation, ImageSlot, Message
 from mmtune.errors import DataError
+from mmtune.models.prompts import has_prefix, has_prompts, num_virtual_tokens
 
 Shown = str | ImageSlot | None
 """An image that a model is asked about: a file, a slot, or None for one of one colour."""
@@ -37,6 +38,20 @@ class Asker:
         distinct = list(dict.fromkeys(asked))
         answers = dict(zip(distinct, self._ask(distinct), strict=True))
         return [answers[pair] for pair in asked]
+
+    def problem(self, question: str, images: tuple[Shown, ...]) -> str:
+        """Return why a question cannot be asked, as "reason. mend."; empty where it can."""
+        try:
+            prompt = self._prompt(question, images)
+        except DataError as error:
+            return error.message
+        llm: Any = self.parts.model.base_llm
+        limit, new = llm.config.to_dict().get("max_position_embeddings"), self.decoding.max_new_tokens
+        has_virtual = has_prefix(self.parts.model.llm) or has_prompts(self.parts.model.llm)
+        length = len(prompt) + (num_virtual_tokens(self.parts.model.llm) if has_virtual else 0)
+        if limit is None or length + new <= limit:
+            return ""
+        return f"{length} tokens and {new} of an answer are more than the model's context of {limit}. Shorten them."
 
     def _ask(self, asked: list[tuple[str, tuple[Shown, ...]]]) -> list[str]:
         prompts = [self._prompt(text, shown) for text, shown in asked]

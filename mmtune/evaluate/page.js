@@ -6,7 +6,7 @@
   const cards = list ? [...list.children] : [];
   const buttons = form ? [...form.querySelectorAll("button")] : [];
   const more = document.getElementById("show-all");
-  const chosen = { set: "", group: "", change: "" };
+  const chosen = { set: "", group: "", change: "", training: "" };
   let isAllShown = false;
 
   const fits = (card, wanted) => Object.keys(wanted).every((key) => !wanted[key] || card.dataset[key] === wanted[key]);

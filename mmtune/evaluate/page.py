@@ -16,25 +16,25 @@ from jinja2 import Environment, FunctionLoader
 from markupsafe import Markup
 
 from mmtune.errors import MMTuneError
+from mmtune.evaluate.measures import RIGHT, p_text
+from mmtune.evaluate.memorised import FLAG_LABELS
 from mmtune.evaluate.page_cards import (
     UNSEEN_SET,
     card_filters,
-    control_label,
-    count_dependence,
     data_uri,
     make_card,
     pick_example,
     split_controls,
 )
+from mmtune.evaluate.page_text import SPELLED_CONTROLS, duration, percent, pieces, unbroken
 from mmtune.evaluate.questions import spread
+from mmtune.evaluate.summary import PERMUTATION, TESTS, change_lines, control_label, memorised_lines
 
 TEXT_SET = "text questions"
 PICTURE_WIDTH = 256
 PLOT_WIDTH = 1200
 NUM_CARDS_FIRST = 60
 NUM_CARDS_MOST = 1200
-NUM_CHARACTERS_FIRST = 170
-SPELLED_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,7 @@ def write_page(report: dict[str, Any], path: Path, image_root: Path | None = Non
     since a browser bears no more. All text is escaped, and the page's own content policy forbids any request.
 
     Args:
-        report: `title`, `created`, `versions`, `models` (before first, after last), `scores`, `retention`,
-            `times`, `plots`, `questions` and `credits`, as plain JSON values.
+        report: as `build_report` of `report.py` returns it; models are in their order, before first, after last.
         path: the HTML file to write; its folder is made if need be.
         image_root: where relative picture paths start; the working directory if None.
 
@@ -96,6 +95,7 @@ def render_page(report: dict[str, Any], image_root: Path) -> str:
 
     script = read("page.js")
     models = report.get("models") or []
+    labels = {model["name"]: model["label"] for model in models}
     picture_uri = functools.cache(lambda image: data_uri(image_root / image, PICTURE_WIDTH))
     cards = [make_card(question, models, picture_uri) for question in report.get("questions") or []]
     shown_cards = spread(cards, NUM_CARDS_MOST)
@@ -106,18 +106,24 @@ def render_page(report: dict[str, Any], image_root: Path) -> str:
         lstrip_blocks=True,
         finalize=lambda value: value.translate(SPELLED_CONTROLS) if type(value) is str else value,
     )
-    for function in (percent, duration, opening, control_label):
+    for function in (percent, duration, pieces, control_label, p_text):
         environment.filters[function.__name__] = function
     return environment.get_template("page.html").render(
         report=report,
         models=models,
-        labels={model["name"]: model["label"] for model in models},
+        labels=labels,
         tables={table.name: table for table in make_tables(report.get("scores") or [], models)},
         cards=cards,
         shown_cards=shown_cards,
         example=pick_example(cards),
-        dependence=count_dependence(cards),
         filters=card_filters(shown_cards),
+        flag_labels=FLAG_LABELS,
+        measure_tables=make_measure_tables(report.get("measures") or []),
+        tests=TESTS,
+        permutation=PERMUTATION,
+        changes={name: unbroken(line) for name, line in change_lines(report, labels).items()},
+        memorised=memorised_lines(report.get("memorised") or [], labels),
+        has_memorised=any(count[kind][0] for count in report.get("memorised") or [] for kind in ("images", "text")),
         plots=[(plot, data_uri(Path(plot["path"]), PLOT_WIDTH)) for plot in report.get("plots") or []],
         unseen_set=UNSEEN_SET,
         text_set=TEXT_SET,
@@ -129,11 +135,13 @@ def render_page(report: dict[str, Any], image_root: Path) -> str:
 
 
 def make_tables(scores: list[dict[str, Any]], models: list[dict[str, Any]]) -> list[Table]:
-    """Sorts scores into one table per set; sets and groups keep their order, the group `all` comes first."""
+    """Sorts scores into one table per set; sets and groups keep their order, the group `all` comes first or alone."""
     tables = []
     for name in dict.fromkeys(score["set"] for score in scores):
         of_set = [score for score in scores if score["set"] == name and score["total"]]
         groups = sorted(dict.fromkeys(score["group"] for score in of_set), key=lambda group: group != "all")
+        if len(groups) == 2 and "all" in groups:
+            groups = ["all"]  # the same figures as its only group
         rows = {}
         for group in groups:
             of_group = [score for score in of_set if score["group"] == group]
@@ -142,25 +150,10 @@ def make_tables(scores: list[dict[str, Any]], models: list[dict[str, Any]]) -> l
     return tables
 
 
-def percent(rate: float) -> str:
-    """`0.894` -> `89`; never 100 or 0 unless it is exactly that."""
-    return str(min(max(round(100 * rate), 1), 99) if 0 < rate < 1 else round(100 * rate))
-
-
-def duration(seconds: float) -> str:
-    """`131.2` -> `2 min 11 s`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def opening(text: str) -> tuple[str, str]:
-    """Splits a long text into what is shown at once and the rest, which is empty for a short one."""
-    if len(text) <= NUM_CHARACTERS_FIRST * 1.25:
-        return text, ""
-    cut = text.rfind(" ", NUM_CHARACTERS_FIRST // 2, NUM_CHARACTERS_FIRST) + 1 or NUM_CHARACTERS_FIRST
-    return text[:cut], text[cut:]
+def make_measure_tables(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Sorts figures into set -> measure -> one row a model; what is simply right stands in the tables of scores."""
+    tables: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        if row["measure"] != RIGHT:
+            tables.setdefault(row["set"], {}).setdefault(row["measure"], []).append(row)
+    return tables

@@ -13,15 +13,12 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from mmtune.evaluate.memorised import IMAGE_SEEN, QUESTION_SEEN, VERBATIM, is_telling
+from mmtune.evaluate.summary import control_label
+
 UNSEEN_SET = "never trained on"
 MAIN_CONDITIONS = ("image", "none")
 """How a model is asked in earnest, the preferred one first; every other condition is a control."""
-
-CONTROL_LABELS = {
-    "blank": ("blank", "a blank picture"),
-    "shuffled": ("swapped", "the picture of another question"),
-}
-"""Known controls, in a word and in a phrase; others go by their own name."""
 
 CHANGE_LABELS = {
     "gained": "wrong before, right after",
@@ -29,6 +26,13 @@ CHANGE_LABELS = {
     "wrong": "wrong both times",
     "differs": "answers differ",
 }
+
+TRAINING_LABELS = {
+    "memorised": "answer is from the training data",
+    "image": "image was trained on",
+    "new": "not trained on",
+}
+"""What the training data of the last model has of a question."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Card:
         answers: (number of the model, label, answer); the answer is None if that model was not asked.
         controls: (label, answer) of the answers given without the question's own picture.
         change: a key of `CHANGE_LABELS`, or `right` or `same`.
+        training: a key of `TRAINING_LABELS`: what the last model's training data has of it; empty where nothing is
+            known of that data.
     """
 
     question: dict[str, Any]
@@ -48,6 +54,22 @@ class Card:
     answers: list[tuple[int, str, dict[str, Any] | None]]
     controls: list[tuple[str, dict[str, Any]]]
     change: str
+    training: str = ""
+
+    @property
+    def first_text(self) -> str:
+        """What the first model answered; empty if it was not asked, or is the last one too."""
+        return ((self.answers[0][2] if len(self.answers) > 1 else None) or {}).get("text", "")
+
+    @property
+    def flags(self) -> list[str]:
+        """What holds for the last model's answer, see `memorised.FLAG_LABELS`."""
+        return (self.question.get("flags") or {}).get(self.last_answer.get("model"), [])
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether to say that the last model's answer stands in its training data."""
+        return is_telling(self.flags, self.last_answer.get("text", ""), bool(self.pictures))
 
     @property
     def last_answer(self) -> dict[str, Any]:
@@ -71,13 +93,25 @@ def make_card(question: dict[str, Any], models: list[dict[str, Any]], picture_ur
         answers=answers,
         controls=controls,
         change=name_change([answer for _, _, answer in answers]),
+        training=name_training(question, models),
     )
+
+
+def name_training(question: dict[str, Any], models: list[dict[str, Any]]) -> str:
+    """Says what the last model's training data has of a question: a key of `TRAINING_LABELS`, or nothing."""
+    if question.get("flags") is None or not models:
+        return ""
+    flags = question["flags"].get(models[-1]["name"], [])
+    is_known = IMAGE_SEEN in flags if question.get("image") else QUESTION_SEEN in flags
+    if is_known and VERBATIM in flags:
+        return "memorised"
+    return "image" if IMAGE_SEEN in flags else "new"
 
 
 def name_change(answers: list[dict[str, Any] | None]) -> str:
     """Says how the last model's answer differs from the first's."""
     before, after = (answers[0], answers[-1]) if answers else (None, None)
-    if before is None or after is None:
+    if before is None or after is None or before.get("problem") or after.get("problem"):
         return "same"
     if before.get("correct") is None or after.get("correct") is None:
         return "same" if before["text"] == after["text"] else "differs"
@@ -100,22 +134,6 @@ def pick_example(cards: list[Card]) -> Card | None:
     return max((card for card in gained if any(uri for _, uri in card.pictures)), key=rank, default=None)
 
 
-def count_dependence(cards: list[Card]) -> dict[str, tuple[int, int]]:
-    """Counts, per control condition, how many of the last model's answers differ from its real one.
-
-    Returns:
-        condition -> (changed answers, questions asked under it).
-    """
-    changed: Counter[str] = Counter()
-    asked: Counter[str] = Counter()
-    for card in cards:
-        for _, answer in card.controls:
-            if answer["model"] == card.last_answer.get("model"):
-                asked[answer["condition"]] += 1
-                changed[answer["condition"]] += answer["text"] != card.last_answer["text"]
-    return {condition: (changed[condition], asked[condition]) for condition in asked}
-
-
 def card_filters(cards: list[Card]) -> list[tuple[str, str, dict[str, tuple[str, int]]]]:
     """Lists the rows of filter buttons; a row with nothing to choose is left out.
 
@@ -127,10 +145,13 @@ def card_filters(cards: list[Card]) -> list[tuple[str, str, dict[str, tuple[str,
     changes = Counter(card.change for card in cards)
     is_judged = any(changes[name] for name in ("gained", "lost", "right", "wrong"))
     shown = [name for name in CHANGE_LABELS if changes[name] or (is_judged and name in ("gained", "lost"))]
+    training = Counter(card.training for card in cards)
+    trained = {name: (label, training[name]) for name, label in TRAINING_LABELS.items() if training[name]}
     rows = [
         ("set", "Set", {name: (name, count) for name, count in sets.items() if name}),
         ("group", "Question", {name: (name, count) for name, count in groups.items() if name}),
         ("change", "Answers", {name: (CHANGE_LABELS[name], changes[name]) for name in shown}),
+        ("training", "Training", trained),
     ]
     return [row for row in rows if len(row[2]) > 1 or (row[0] == "change" and row[2])]
 
@@ -140,11 +161,6 @@ def split_controls(entries: list[dict[str, Any]], model: str) -> tuple[dict | No
     by_condition = {entry["condition"]: entry for entry in entries if entry["model"] == model}
     main = next((by_condition.pop(name) for name in MAIN_CONDITIONS if name in by_condition), None)
     return main, tuple(by_condition.values())
-
-
-def control_label(condition: str, form: int) -> str:
-    """The name of a control condition, in a word (form 0) or in a phrase (form 1)."""
-    return CONTROL_LABELS.get(condition, (condition, condition))[form]
 
 
 def data_uri(path: Path, max_width: int) -> str | None:

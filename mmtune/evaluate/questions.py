@@ -1,11 +1,15 @@
 """Questions with references, as chat, compare and evaluation read them, and draws from them."""
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mmtune.conversation import ImageSlot
+from mmtune.data.dialogue import half_character
+from mmtune.data.image_check import check_images
 from mmtune.data.image_folder import missing_image
 from mmtune.data.record import Record
 from mmtune.data.records import read_records
@@ -28,6 +32,7 @@ class Question:
         images: image files, resolved.
         reference: right answers; empty where none is known.
         match: how an answer is compared with them, a key of `MATCHES`.
+        place: `file:line` of its record, for messages.
     """
 
     id: str
@@ -37,6 +42,7 @@ class Question:
     images: tuple[str, ...]
     reference: tuple[str, ...]
     match: str = "exact"
+    place: str = ""
 
     def is_right(self, answer: str) -> bool | None:
         """Whether an answer is right; None where no reference is known."""
@@ -66,6 +72,42 @@ def read_questions(
     return questions
 
 
+def read_good_questions(
+    path: Path | str, image_folder: Path | str | None = None, limit: int | None = None
+) -> tuple[list[Question], list[DataError]]:
+    """Read a questions file as `read_questions` does, and go on behind a question that cannot be asked.
+
+    Args:
+        path: the file.
+        image_folder: what image paths are relative to; None takes the file's folder.
+        limit: stop after so many good questions; None reads all.
+
+    Returns:
+        The questions whose images open, and what is wrong with each of the others.
+
+    Raises:
+        DataError: the file as a whole cannot be read.
+    """
+    good: list[Question] = []
+    problems: list[DataError] = []
+    reasons: dict[str, str] = {}  # image -> why it does not open; empty where it does
+    for question in each_question(path, image_folder):
+        if isinstance(question, DataError):
+            problems.append(question)
+            continue
+        new = [image for image in question.images if image not in reasons]
+        found = check_images([ImageSlot(image) for image in new], decode=True)
+        reasons |= {image: found.get(number, "") for number, image in enumerate(new)}
+        bad = next((image for image in question.images if reasons[image]), None)
+        if bad is not None:
+            problems.append(DataError(question.place, f"image {bad}: {reasons[bad]}"))
+            continue
+        good.append(question)
+        if limit is not None and len(good) == limit:
+            break
+    return good, problems
+
+
 def each_question(
     path: Path | str, image_folder: Path | str | None = None, set_name: str | None = None
 ) -> Iterator[Question | DataError]:
@@ -90,6 +132,8 @@ def _question(record: Record, folder: Path, set_name: str) -> Question:
     value: Any = record.value
     if not isinstance(value, dict) or not isinstance(value.get("question"), str) or not value["question"].strip():
         raise DataError(record.place, "a question is an object with a text under 'question'. Mend the record.")
+    if reason := half_character(json.dumps(value, ensure_ascii=False, default=str)):
+        raise DataError(record.place, f"a text {reason}")
     unknown = [key for key in value if key not in KEYS]
     if unknown:
         raise DataError(record.place, f"unknown key '{unknown[0]}'. Known: {', '.join(KEYS)}.")
@@ -102,7 +146,8 @@ def _question(record: Record, folder: Path, set_name: str) -> Question:
             raise DataError(record.place, f"{missing} Mend the path, or --image-folder.")
     name = str(value.get("id", record.line))
     reference = _texts(value.get("reference"), "reference", record)
-    return Question(name, set_name, str(value.get("group", set_name)), value["question"], images, reference, match)
+    group = str(value.get("group", set_name))
+    return Question(name, set_name, group, value["question"], images, reference, match, record.place)
 
 
 def _texts(value: Any, key: str, record: Record) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mmtune.evaluate.compare import Comparison
-from mmtune.evaluate.metrics import wilson_interval
+from mmtune.evaluate.metrics import normalize, wilson_interval
 
 ALL_GROUPS = "all"
 
@@ -47,3 +47,31 @@ def retention(comparison: Comparison) -> dict[str, Any] | None:
             of += 1
             kept += bool(right.get(after))
     return {"before": before, "after": after, "kept": kept, "of": of} if of else None
+
+
+def dependence(comparison: Comparison) -> dict[str, Any] | None:
+    """Return how many answers of the last model depend on the image: what it says with another one, or a blank one.
+
+    Answers are compared without case, punctuation and articles. One depends on its image if it changes with any of the
+    wrong images.
+
+    Returns:
+        `model`; `depends` of `of` answers; `changed`: control -> [changed, asked]. None where no control was wanted.
+    """
+    if not comparison.controls:
+        return None
+    model, place = comparison.models[-1]["name"], len(comparison.models) - 1
+    changed = {control: [0, 0] for control in comparison.controls}
+    depends = of = 0
+    for answers in comparison.answers:
+        controls = [answer for answer in answers[place + 1 :] if not answer.problem]
+        own = answers[place]
+        if own.problem or not controls:
+            continue
+        differs = [normalize(answer.text) != normalize(own.text) for answer in controls]
+        for answer, is_other in zip(controls, differs, strict=True):
+            changed[answer.condition][0] += is_other
+            changed[answer.condition][1] += 1
+        depends += any(differs)
+        of += 1
+    return {"model": model, "depends": depends, "of": of, "changed": changed} if of else None

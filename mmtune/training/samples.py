@@ -2,12 +2,9 @@
 
 import json
 import logging
-import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from transformers import TrainerCallback
 
@@ -18,6 +15,7 @@ from mmtune.conversation import ImageSlot
 from mmtune.data.image_check import check_image
 from mmtune.durable import written_beside
 from mmtune.errors import ConfigError
+from mmtune.markdown import image, inline
 from mmtune.processes import rank
 from mmtune.schema import Config, SampleConfig
 from mmtune.schema_evaluation import Question, questions_of
@@ -45,11 +43,11 @@ def require_samples(config: Config) -> None:
     if config.sample is None:
         return
     for question, images in questions_of(config.sample):
-        for image in images:
-            reason = check_image(ImageSlot(image), decode=True)
+        for path in images:
+            reason = check_image(ImageSlot(path), decode=True)
             if reason is not None:
-                place = "sample.images" if image in config.sample.images else f"sample.questions ({question:.40})"
-                raise ConfigError(place, f"image {image}: {reason}")
+                place = "sample.images" if path in config.sample.images else f"sample.questions ({question:.40})"
+                raise ConfigError(place, f"image {path}: {reason}")
 
 
 def sample_callbacks(
@@ -146,26 +144,12 @@ def page(questions: list[Question], entries: list[dict[str, Any]], folder: Path)
     """
     parts = [HEADER]
     for number, (question, images) in enumerate(questions, start=1):
-        parts.append(f"## {number}. {_markdown(question)}\n")
-        parts += [f"![{_markdown(image)}]({quote(_relative(image, folder))})\n" for image in images]
+        parts.append(f"## {number}. {inline(question)}\n")
+        parts += [f"{image(path, folder)}\n" for path in images]
         answers = [entry for entry in entries if (entry["question"], tuple(entry["images"])) == (question, images)]
-        rows = [f"| {entry['step']} | {_markdown(entry['answer'])} |" for entry in answers]
+        rows = [f"| {entry['step']} | {inline(entry['answer'])} |" for entry in answers]
         parts.append("\n".join(["| step | answer |", "|---:|---|", *rows]) + "\n")
     return "\n".join(parts)
-
-
-def _relative(image: str, folder: Path) -> str:
-    try:
-        return Path(os.path.relpath(image, folder)).as_posix()
-    except ValueError:  # another drive of Windows
-        return Path(image).resolve().as_posix()
-
-
-def _markdown(text: str) -> str:
-    """A text as one line of Markdown that shows it as it is."""
-    escaped = re.sub(r"([\\`*_\[\]|#$~])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")
-    lines = re.split(r"\r\n|[\n\r\u2028\u2029]", escaped)
-    return "<br>".join("".join(sign for sign in line if sign.isprintable()) for line in lines)
 
 
 def _short(question: str, images: tuple[str, ...]) -> str:

@@ -58,6 +58,11 @@ def answer(model, condition, text, correct):
     return {"model": model, "condition": condition, "text": text, "correct": correct}
 
 
+def measure(model, value, p):
+    figures = {"value": value, "low": value - 0.125, "high": value + 0.125, "total": 60, "p": p}
+    return {"set": "held-out scenes", "measure": "token F1", "model": model, **figures, "gained": None, "lost": None}
+
+
 @pytest.fixture
 def report(tmp_path):
     Image.new("RGB", (900, 600), "#cc2233").save(tmp_path / "apple.png")
@@ -70,6 +75,7 @@ def report(tmp_path):
         answer("finetune", "image", "an apple", True),
         answer("finetune", "blank", "a dog", False),
     ]
+    flags = {"finetune": ["image", "verbatim"]}
     return {
         "title": "It learns to see",
         "created": "2026-11-22 16:10",
@@ -84,10 +90,23 @@ def report(tmp_path):
             score("all", "finetune", "image", 1, 20, set_="never trained on"),
             score("all", "finetune", "none", 47, 50, set_="text questions"),
         ],
+        "measures": [measure("base", 0.125, None), measure("finetune", 0.875, 0.0002)],
+        "dependence": {
+            "model": "finetune",
+            "depends": 50,
+            "of": 60,
+            "changed": {"blank": [49, 60], "shuffled": [45, 55]},
+        },
+        "memorised": [{"model": "finetune", "images": [3, 60], "text": [0, 50]}],
+        "training_data_notes": ["a.json: no longer there"],
+        "left_out": ["q.json:7: image x.png is missing"],
+        "missing_measures": ["BLEU needs the package sacrebleu"],
         "retention": {"before": "base", "after": "finetune", "kept": 46, "of": 48},
         "times": [{"name": "pretrain", "seconds": 131.0}],
         "plots": [{"title": "Stage 1 loss", "path": str(tmp_path / "loss.png")}],
-        "questions": [{**question, "question": "What is this?", "reference": ["an apple"], "answers": answers}],
+        "questions": [
+            {**question, "question": "What is this?", "reference": ["an apple"], "answers": answers, "flags": flags}
+        ],
         "credits": ["Pictures: Twemoji (CC-BY 4.0), https://example.org"],
     }
 
@@ -100,7 +119,7 @@ def read_page(report, tmp_path):
 def poison(value):
     """Puts the hostile text after every string that is shown; the words that steer the page stay."""
     if isinstance(value, dict):
-        keep = {"model", "name", "condition", "image", "path", "before", "after"}
+        keep = {"model", "name", "condition", "image", "path", "before", "after", "flags", "changed", "measure"}
         return {key: item if key in keep else poison(item) for key, item in value.items()}
     if isinstance(value, list):
         return [poison(item) for item in value]
@@ -114,7 +133,15 @@ def test_says_what_the_report_says(report, tmp_path):
     assert "Of the 48 text questions that Base answers right, 46 are still answered right" in page.text
     assert "30% with the picture of another question" in page.text
     assert "This one looks." in page.text
-    assert "1 change with a blank picture" in page.text
+    assert "50 of 60 answers depend on the picture: 49 of 60 change with a blank picture" in page.text
+    assert " and 45 of 55 change with the picture of another question." in page.text
+    assert "3 of 60 answers are verbatim sentences of the training set about training images (Stage 2)" in page.text
+    assert "Not known: a.json: no longer there" in page.text
+    assert "1 left out q.json:7: image x.png is missing" in page.text
+    assert "BLEU needs the package sacrebleu" in page.text
+    assert "token F1 0.12 0.00–0.25 0.88 0.75–1.00 p < 0.001 paired permutation test" in page.text
+    assert page.find("article", data_training="memorised")
+    assert page.find("span", class_="flag warns")
     assert "no promise" in page.text
     assert "pretrain 2 min 11 s" in page.text
     assert "mmtune 0.1.0" in page.text
@@ -125,8 +152,8 @@ def test_says_what_the_report_says(report, tmp_path):
 
 def test_hostile_text_is_only_text(report, tmp_path):
     clean, page = read_page(report, tmp_path), read_page(poison(report), tmp_path)
-    assert [tag for tag, _ in page.tags] == [tag for tag, _ in clean.tags]
-    assert [set(attrs) for _, attrs in page.tags] == [set(attrs) for _, attrs in clean.tags]
+    tags = [(tag, set(attrs)) for tag, attrs in page.tags]
+    assert [tag for tag in tags if tag != ("mark", set())] == [(tag, set(attrs)) for tag, attrs in clean.tags]
     assert page.text.count("<script>alert(1)</script>") >= 10
     assert "{{ 7*7 }}&amp;␀" in page.text
     groups = [found["data-value"] for found in page.find("button", data_key="change")]
@@ -180,7 +207,11 @@ def test_unreadable_pictures_leave_a_labelled_gap(report, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "part", ["title", "created", "versions", "scores", "retention", "times", "plots", "questions", "credits"]
+    "part",
+    [
+        *("title", "created", "versions", "scores", "retention", "times", "plots", "questions", "credits"),
+        *("measures", "dependence", "memorised", "training_data_notes", "left_out", "missing_measures", "models"),
+    ],
 )
 @pytest.mark.parametrize("is_null", [True, False])
 def test_any_part_may_be_missing(report, tmp_path, part, is_null):
@@ -243,7 +274,6 @@ def test_of_very_many_questions_an_even_part_is_shown_and_said(report, tmp_path)
     assert f"one of {3 * NUM_CARDS_MOST} questions answered wrong before and right after" in page.text
     assert "Question 3?" in page.text
     assert "Question 4?" not in page.text
-    assert f"{3 * NUM_CARDS_MOST} change with a blank picture" in page.text, "what is counted is counted over all"
 
 
 def test_unwritable_place_is_one_line(tmp_path):
@@ -254,7 +284,7 @@ def test_unwritable_place_is_one_line(tmp_path):
 
 def test_tables_are_tables(report, tmp_path):
     page = read_page(report, tmp_path)
-    assert len(page.find("table")) == len(page.find("caption")) == 3
+    assert len(page.find("table")) == len(page.find("caption")) == 4
     assert all("scope" in attrs for attrs in page.find("th"))
     assert page.find("html", lang="en")
     assert all(attrs["alt"] for attrs in page.find("img"))

@@ -6,15 +6,14 @@ import io
 import pytest
 from PIL import Image
 
-from mmtune.evaluate.page import duration, opening, percent
 from mmtune.evaluate.page_cards import (
     card_filters,
-    count_dependence,
     data_uri,
     make_card,
     name_change,
     pick_example,
 )
+from mmtune.evaluate.page_text import duration, opening, percent
 
 MODELS = [{"name": name, "label": name.title()} for name in ("before", "middle", "after")]
 
@@ -72,18 +71,6 @@ def test_example_is_telling():
     assert pick_example([unseen, longer, endless, known]) is known
     assert pick_example([unseen]) is None
     assert pick_example([changed("a cat", "a dog", image=None)]) is None
-
-
-def test_dependence_counts_the_last_model_only():
-    looking = card(
-        ("middle", "image", "a", True),
-        ("middle", "blank", "b", False),
-        ("after", "image", "a", True),
-        ("after", "blank", "b", False),
-        ("after", "shuffled", "a", True),
-    )
-    not_asked = card(("middle", "blank", "b", False))
-    assert count_dependence([looking, looking, not_asked]) == {"blank": (2, 2), "shuffled": (0, 2)}
 
 
 def test_filters_offer_only_a_choice():

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from mmtune.evaluate.report import print_report
+from mmtune.evaluate.report_tables import print_report
 
 GROUPS = ("what is this", "how many", "all")
 CONDITIONS = (("base", "image"), ("pretrain", "image"), ("finetune", "image"), ("finetune", "blank"))
@@ -17,7 +17,7 @@ def report():
         for group in GROUPS
         for model, condition in CONDITIONS
     ]
-    models = [{"name": model} for model in ("base", "pretrain", "finetune")]
+    models = [{"name": model, "label": model} for model in ("base", "pretrain", "finetune")]
     return {"scores": scores, "models": models, "retention": None}
 
 
