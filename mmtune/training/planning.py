@@ -130,6 +130,15 @@ def report_lines(report: Report) -> list[str]:
     return [part for line in lines for part in _wrapped(line)]
 
 
+def short_lines(report: Report) -> list[str]:
+    """Return the report without its tables: whether it fits and what to change, steps, disk and time."""
+    plan = report.plan
+    lines = [verdict(plan) + _estimated(plan), *([f"because {report.reason}"] if report.reason else [])]
+    lines += [line for line in _advice_lines(report) if line]
+    lines += [batch_line(plan, report.rows is not None), *_steps_lines(report), _disk_line(report), _time_line(report)]
+    return [part for line in lines for part in _wrapped(line)]
+
+
 def _wrapped(line: str) -> list[str]:
     """Break a sentence into lines; tables, paths and what is typed stay as they are."""
     if "\n" in line or line.startswith(" "):
@@ -179,7 +188,7 @@ def _time_line(report: Report) -> str:
         return "time: not known; --probe runs the longest batch here"
     seconds = run_seconds(report)
     said = f"{report.probe.seconds:.2f} s for the longest batch on {report.probe.device}"
-    return f"time: {said}" + ("" if seconds is None else f", about {_duration(seconds)} in all by its tokens")
+    return f"time: {said}" + ("" if seconds is None else f", about {duration(seconds)} in all by its tokens")
 
 
 def run_seconds(report: Report) -> float | None:
@@ -195,7 +204,8 @@ def run_seconds(report: Report) -> float | None:
     return found.seconds * train.gradient_accumulation_steps * report.num_steps
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in the unit that fits it, such as `2 h 5 min`."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return f"{seconds:.0f} s"
