@@ -12,7 +12,7 @@ from mmtune.errors import CheckpointError, ConfigError
 from mmtune.lookup import lookup
 from mmtune.recipe_card import write_card
 from mmtune.recipe_file import Step, read_steps
-from mmtune.recipe_inputs import inputs_of, state_of, write_record
+from mmtune.recipe_inputs import inputs_of, missing_inputs, state_of, write_record
 from mmtune.recipe_steps import VERBS
 from mmtune.run_folder import require_complete
 from mmtune.shipped import find_config
@@ -73,9 +73,15 @@ def run_steps(
         overrides: `STEP.section.name=value` texts.
         first: the step to begin with.
         overwrite: repeat steps whose inputs changed or whose files are damaged.
+
+    Raises:
+        MMTuneError: the recipe or a step is wrong, or a file is missing that a later step reads.
     """
     every = read_steps(values, place, folder, overrides)
     chosen = steps_from(every, first)
+    for step, path in missing_inputs(chosen, folder):
+        message = f"{path} is not there (resolved to {Path(path).resolve()}), and no step makes it."
+        raise ConfigError(f"step {step.name}", f"{message} Mend the path, or put the file there.")
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     with run_lock(folder, "name for the recipe's file"):

@@ -5,7 +5,6 @@ from typing import Any
 
 import yaml
 
-from mmtune import __version__
 from mmtune.data.arrow_records import HUB_PREFIX
 from mmtune.evaluate.scores import ALL_GROUPS
 from mmtune.markdown import inline
@@ -64,7 +63,7 @@ def front_matter(card: dict[str, Any]) -> dict[str, Any]:
     """Return what the hub reads of a model card. A licence is for its author to choose."""
     configs = [training["config"] for training in card["trainings"]]
     sees = any(config["model"].get("vision") for config in configs)
-    kinds = {(config["model"].get("adapter") or {}).get("kind") for config in configs} - {None}
+    kinds = {str(config["model"]["adapter"]["kind"]) for config in configs if config["model"].get("adapter")}
     libraries = dict.fromkeys(LIBRARIES[e["format"]] for e in card["exports"] if e["format"] in LIBRARIES)
     models = [model["name"] for model in card["base_models"] if model["is_on_hub"]]
     paths = [source["path"] for config in configs for source in config["data"]["train"]]
@@ -87,9 +86,7 @@ def _results(card: dict[str, Any], task: str) -> list[dict[str, Any]]:
             if row["group"] == ALL_GROUPS and row["model"] == last and row["condition"] in ("image", "none"):
                 name = row["set"] or report["step"]
                 metric = {"type": "accuracy", "name": f"right answers ({last})", "value": round(row["rate"], 4)}
-                found.append(
-                    {"task": {"type": task}, "dataset": {"name": name, "type": "custom"}, "metrics": [metric]}
-                )
+                found.append({"task": {"type": task}, "dataset": {"name": name, "type": "custom"}, "metrics": [metric]})
     return found
 
 
@@ -99,8 +96,10 @@ def _section(title: str, parts: Sequence[str] | Iterator[str]) -> list[str]:
 
 
 def _opening(card: dict[str, Any]) -> str:
-    made = f"Made by [mmtune](https://pypi.org/project/mmtune/) {__version__} with the recipe `{card['recipe']}`"
-    return f"{made}, finished {card['finished'] or 'not yet'}. All figures, and every key of the trainings: `card.json`."
+    made = f"Made by [mmtune](https://pypi.org/project/mmtune/) {card['versions']['mmtune']} with the recipe `{card['recipe']}`"
+    return (
+        f"{made}, finished {card['finished'] or 'not yet'}. All figures, and every key of the trainings: `card.json`."
+    )
 
 
 def _base_models(card: dict[str, Any]) -> list[str]:

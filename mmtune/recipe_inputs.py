@@ -1,5 +1,7 @@
 """What a step of a recipe was made from: its keys, earlier steps and the content of files; and what became of it."""
 
+import glob
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +84,23 @@ def state_of(step: Step, inputs: dict[str, Any]) -> State:
     except CheckpointError as error:
         return State("damaged", str(error))
     return State("complete")
+
+
+def missing_inputs(steps: Sequence[Step], folder: Path) -> list[tuple[Step, str]]:
+    """Return what steps read that is not there and that no step of the recipe makes.
+
+    Args:
+        steps: that are to run.
+        folder: of the recipe.
+    """
+    found = []
+    for step in steps:
+        for path in VERBS[step.verb].reads(step.values):
+            place = Path(path_and_limit(path)[0]).expanduser()
+            is_named = not path.startswith(HUB_PREFIX) and not glob.has_magic(path.replace("{", "*"))
+            if is_named and not place.exists() and not place.is_relative_to(folder):
+                found.append((step, path))
+    return found
 
 
 def _content(path: str) -> str | None:

@@ -1,14 +1,14 @@
 """`mmtune run --dry-run`: what a recipe would do now, and what its trainings need. Nothing runs, nothing is written."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmtune.config import config_from_values, read_yaml
 from mmtune.recipe import recipe_folder, steps_from
 from mmtune.recipe_file import Step, read_steps
-from mmtune.recipe_inputs import State, inputs_of, state_of
+from mmtune.recipe_inputs import State, inputs_of, missing_inputs, state_of
 from mmtune.recipe_steps import VERBS
 from mmtune.run_folder import MANIFEST_FILE, read_json
 from mmtune.shipped import find_config
@@ -25,12 +25,14 @@ class PlannedStep:
         step: the step.
         state: what there is of it.
         waits_for: earlier steps that would run before it and that it reads.
+        missing: what it reads that is not there, and that no step makes.
         plan: of a training that would run; None of others, and where an adapter that it stands on is yet to be made.
     """
 
     step: Step
     state: State
     waits_for: tuple[str, ...]
+    missing: tuple[str, ...]
     plan: Report | None
 
     @property
@@ -62,14 +64,16 @@ def plan_recipe(
         MMTuneError: the recipe is wrong, or a training cannot be planned.
     """
     path = find_config(name_or_path)
+    folder = recipe_folder(path, root)
     planned: list[PlannedStep] = []
-    for step in steps_from(read_steps(read_yaml(path), path, recipe_folder(path, root), overrides), first):
+    for step in steps_from(read_steps(read_yaml(path), path, folder, overrides), first):
         state = state_of(step, inputs_of(step))
         waits_for = tuple(other.step.name for other in planned if other.runs and _reads(step, other.step))
+        missing = tuple(name for _, name in missing_inputs([step], folder))
         plan = None
         if step.trains and (state.kind != "complete" or waits_for):
             plan = _plan(step, gpu_memory, probes)
-        planned.append(PlannedStep(step, state, waits_for, plan))
+        planned.append(PlannedStep(step, state, waits_for, missing, plan))
     return planned
 
 
@@ -96,6 +100,7 @@ def plan_lines(planned: list[PlannedStep], *, overwrite: bool) -> Iterator[str]:
     width = max(len(entry.step.name) for entry in planned)
     for number, entry in enumerate(planned, 1):
         yield f"{number} {entry.step.name:{width}}  {entry.step.verb}: {_what_happens(entry, overwrite)}"
+        yield from (f"{INDENT}not there, and no step makes it: {path}" for path in entry.missing)
         if entry.plan is not None:
             yield from (INDENT + line for line in short_lines(entry.plan))
         elif entry.runs and entry.step.trains:

@@ -21,6 +21,7 @@ FOUNDATION = {
     "python_config",
     "torchvision_ops",
     "cache",
+    "markdown",
     "logs",
 }
 BUILT = FOUNDATION | {
@@ -51,6 +52,7 @@ MAY_IMPORT = {
     "hashing": set(),
     "durable": set(),
     "sizes": set(),
+    "markdown": set(),
     "cache": set(),
     "progress": {"logs"},
     "logs": {"errors", "lookup"},
@@ -98,8 +100,14 @@ MAY_IMPORT = {
     "export": BUILT | {"chat"},
     "benchmark": BUILT | {"training", "testing", "testing_vision"},
     "recipe_identity": BUILT | {"evaluate", "chat"},
-    "recipe_steps": BUILT | {"training", "evaluate", "chat", "recipe_identity"},
-    "recipe": BUILT | {"recipe_steps"},
+    "recipe_models": BUILT | {"merge", "export"},
+    "recipe_steps": BUILT | {"training", "evaluate", "chat", "recipe_identity", "recipe_models"},
+    "recipe_file": BUILT | {"recipe_steps"},
+    "recipe_inputs": BUILT | {"recipe_steps", "recipe_file", "training"},
+    "recipe_card_text": BUILT | {"evaluate"},
+    "recipe_card": BUILT | {"recipe_file", "recipe_inputs", "recipe_card_text", "training"},
+    "recipe": BUILT | {"recipe_steps", "recipe_file", "recipe_inputs", "recipe_card", "training"},
+    "recipe_plan": BUILT | {"recipe_steps", "recipe_file", "recipe_inputs", "recipe", "training"},
     "cli": BUILT
     | {
         "tools",
@@ -109,6 +117,7 @@ MAY_IMPORT = {
         "chat",
         "recipe",
         "recipe_identity",
+        "recipe_plan",
         "convert",
         "benchmark",
         "merge",

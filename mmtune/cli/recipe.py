@@ -11,9 +11,9 @@ def add(verbs: Any) -> None:
     parser: argparse.ArgumentParser = verbs.add_parser(
         "run",
         help="run a recipe: check, pretrain, finetune, compare, export",
-        description="Run the steps of a recipe. A step is not repeated when its output is complete and its config, its\n"
-        "data files and the steps before it are unchanged; an interrupted one continues. At the end there is a card,\n"
-        "README.md: data, settings, curves, scores, samples, versions.",
+        description="Run the steps of a recipe. A step is not repeated when its output is complete and its config,\n"
+        "its data files and the steps before it are unchanged; an interrupted one continues. At the end there is a\n"
+        "card, README.md: data, settings, curves, scores, samples, versions.",
         epilog="example:\n  mmtune run configs/demo.yaml\n  mmtune run demo finetune.train.seed=1 --overwrite\n"
         "  mmtune run recipes/llava_internlm2_1_8b --dry-run --gpu-memory 24",
     )
@@ -32,7 +32,9 @@ def add(verbs: Any) -> None:
         "--gpu-memory", type=gib, metavar="GIB", help="with --dry-run: plan for a card of this size (that is here)"
     )
     parser.add_argument(
-        "--probe", action="store_true", help="with --dry-run: run each training's longest batch, to say how long it takes"
+        "--probe",
+        action="store_true",
+        help="with --dry-run: run each training's longest batch, to say how long it takes",
     )
     parser.set_defaults(run=run)
 
