@@ -96,10 +96,9 @@ def _section(title: str, parts: Sequence[str] | Iterator[str]) -> list[str]:
 
 
 def _opening(card: dict[str, Any]) -> str:
-    made = f"Made by [mmtune](https://pypi.org/project/mmtune/) {card['versions']['mmtune']} with the recipe `{card['recipe']}`"
-    return (
-        f"{made}, finished {card['finished'] or 'not yet'}. All figures, and every key of the trainings: `card.json`."
-    )
+    made = f"Made by mmtune {card['versions']['mmtune']} with the recipe `{card['recipe']}`"
+    when = card["finished"] or "not yet"
+    return f"{made}, finished {when}. All figures, and every key of the trainings, are in `card.json`."
 
 
 def _base_models(card: dict[str, Any]) -> list[str]:
