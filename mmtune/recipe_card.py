@@ -32,6 +32,7 @@ CARD_FILE, PAGE_FILE = "card.json", "README.md"
 REPORT_FILE = "report.json"
 EXPORT_FILE = "mmtune_export.json"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+WEIGHTS = (".safetensors", ".gguf", ".pth")
 NUM_POINTS = 50
 NUM_SAMPLES = 8
 NUM_SKIPPED = 20
@@ -48,7 +49,7 @@ SECRET = re.compile(
 
 
 def write_card(folder: Path, steps: Sequence[Step]) -> Path:
-    """Write the card of a recipe, and a copy of its page into each export, which may be uploaded alone.
+    """Write the card of a recipe, and a copy of its page into each export that has no page of its own.
 
     Args:
         folder: of the recipe.
@@ -60,7 +61,8 @@ def write_card(folder: Path, steps: Sequence[Step]) -> Path:
     card = card_values(folder, steps)
     with written_beside(folder / CARD_FILE) as beside:
         write_json(beside, card)
-    for place in (folder, *(folder / entry["step"] for entry in card["exports"])):
+    exports = [folder / entry["step"] for entry in card["exports"]]
+    for place in (folder, *(place for place in exports if PAGE_FILE not in read_json(place / MANIFEST_FILE)["files"])):
         with written_beside(place / PAGE_FILE) as beside:
             beside.write_text(card_text(card, has_plots=place == folder), encoding="utf-8", errors="replace")
     return folder / PAGE_FILE
@@ -95,12 +97,13 @@ def _has(step: Step, name: str) -> bool:
 
 def _step_values(step: Step, facts: dict[str, Any]) -> dict[str, Any]:
     record = record_path(step)
+    weights = {name: file["sha256"] for name, file in facts["files"].items() if name.endswith(WEIGHTS)}
     return {
         "name": step.name,
         "verb": step.verb,
         "finished": facts["finished"],
         "inputs": value_hash(read_json(record)) if record.is_file() else None,
-        "output": value_hash({name: file["sha256"] for name, file in facts["files"].items()}),
+        "weights": value_hash(weights) if weights else None,
     }
 
 

@@ -82,11 +82,15 @@ def _results(card: dict[str, Any], task: str) -> list[dict[str, Any]]:
     found = []
     for report in card["scores"]:
         last = report["rows"][-1]["model"] if report["rows"] else None
+        counts: dict[str, list[int]] = {}
         for row in report["rows"]:
             if row["group"] == ALL_GROUPS and row["model"] == last and row["condition"] in ("image", "none"):
-                name = row["set"] or report["step"]
-                metric = {"type": "accuracy", "name": f"right answers ({last})", "value": round(row["rate"], 4)}
-                found.append({"task": {"type": task}, "dataset": {"name": name, "type": "custom"}, "metrics": [metric]})
+                right = counts.setdefault(row["set"] or report["step"], [0, 0])
+                right[0] += row["correct"]
+                right[1] += row["total"]
+        for name, (correct, total) in counts.items():
+            metric = {"type": "accuracy", "name": f"right answers ({last})", "value": round(correct / total, 4)}
+            found.append({"task": {"type": task}, "dataset": {"name": name, "type": "custom"}, "metrics": [metric]})
     return found
 
 
@@ -113,7 +117,8 @@ def _data(card: dict[str, Any]) -> Iterator[str]:
             counts = [_number(source.get(key)) for key in ("num_records", "num_bad_records", "num_samples_in_an_epoch")]
             rows.append((training["step"], source["path"], *counts, str(source.get("content", ""))[:16]))
         if training["num_skipped"]:
-            left_out.append(f"{training['step']} left out {training['num_skipped']:,} records:")
+            number, of = training["num_skipped"], training["data"].get("num_records")
+            left_out.append(f"{inline(training['step'])} left out {number:,} of {_number(of)} records, such as:")
             left_out.append("\n".join(f"- {inline(e['place'])}: {inline(e['reason'])}" for e in training["skipped"]))
     yield _table(("training", "source", "records", "left out", "samples an epoch", "hash"), rows)
     yield from left_out or (["No record was left out."] if rows else [])
@@ -162,7 +167,7 @@ def _scores(card: dict[str, Any]) -> Iterator[str]:
         rows = [
             (row["set"], row["group"], row["model"], row["condition"], f"{row['correct']} of {row['total']}",
              f"{row['rate']:.1%}", f"{row['low']:.1%} to {row['high']:.1%}")
-            for row in report["rows"]
+            for row in sorted(report["rows"], key=lambda row: (row["set"], row["group"] == ALL_GROUPS, row["group"]))
         ]  # fmt: skip
         if rows:
             yield f"{inline(report['title'])}: whole answers, compared with the references."
@@ -186,10 +191,10 @@ def _exports(card: dict[str, Any]) -> list[str]:
 
 def _steps(card: dict[str, Any]) -> list[str]:
     rows = [
-        (step["name"], step["verb"], step["finished"], (step["inputs"] or "")[:16], step["output"][:16])
+        (step["name"], step["verb"], step["finished"], (step["inputs"] or "")[:16], (step["weights"] or "")[:16])
         for step in card["steps"]
     ]
-    return [_table(("step", "verb", "finished", "hash of inputs", "hash of output"), rows)]
+    return [_table(("step", "verb", "finished", "hash of inputs", "hash of weights"), rows)]
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

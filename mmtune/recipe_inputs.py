@@ -98,7 +98,7 @@ def missing_inputs(steps: Sequence[Step], folder: Path) -> list[tuple[Step, str]
         for path in VERBS[step.verb].reads(step.values):
             place = Path(path_and_limit(path)[0]).expanduser()
             is_named = not path.startswith(HUB_PREFIX) and not glob.has_magic(path.replace("{", "*"))
-            if is_named and not place.exists() and not place.is_relative_to(folder):
+            if is_named and not place.exists() and not place.resolve().is_relative_to(folder.resolve()):
                 found.append((step, path))
     return found
 

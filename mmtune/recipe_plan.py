@@ -80,7 +80,7 @@ def plan_recipe(
 def _reads(step: Step, earlier: Step) -> bool:
     """Whether a step reads what an earlier one writes: it says so, or a path of its keys lies there."""
     paths = [Path(path) for path in VERBS[step.verb].reads(step.values)]
-    return earlier.name in step.needs or any(path.is_relative_to(earlier.folder) for path in paths)
+    return earlier.name in step.needs or any(path.resolve().is_relative_to(earlier.folder.resolve()) for path in paths)
 
 
 def _plan(step: Step, gpu_memory: float | None, probes: bool) -> Report | None:

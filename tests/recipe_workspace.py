@@ -33,7 +33,7 @@ def write_recipe(name="whole"):
         {"name": "merged", "verb": "merge", "config": {"runs": tunings}, "needs": ["finetune", "again"]},
         {"name": "compare", "verb": "compare", "config": compare | {"max_new_tokens": 4},
          "needs": ["pretrain", "merged"]},
-        {"name": "export", "verb": "export", "config": {"run": tunings[0], "format": "adapter"}, "needs": ["finetune"]},
+        {"name": "export", "verb": "export", "config": {"run": tunings[0], "format": "merged"}, "needs": ["finetune"]},
     ]  # fmt: skip
     Path("questions.json").write_text(json.dumps(QUESTIONS))
     Path(f"{name}.yaml").write_text(yaml.safe_dump({"steps": steps}))

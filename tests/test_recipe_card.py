@@ -8,17 +8,26 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 from recipe_workspace import write_recipe
-from training_workspace import models, workspace
+from training_workspace import models, write_workspace
 
 from mmtune.cli import main
 from mmtune.recipe_card import CARD_FILE, PAGE_FILE, _without_places
 from mmtune.run_folder import read_json
 
-__all__ = ["models", "workspace"]
+__all__ = ["models"]
 TOKEN = "hf_" + "aB3" * 8
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, models):
+    folder = tmp_path_factory.mktemp("card")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_workspace(models)
+        yield folder
+
+
+@pytest.fixture(scope="module")
 def made(workspace):
     """A recipe that has run, over data with a bad record and a question that spells a token."""
     records = json.loads(Path("dialogues.json").read_text())
@@ -47,7 +56,7 @@ def test_the_card_has_what_was_made_and_from_what(made):
     assert {model["part"] for model in card["base_models"]} == {"llm", "vision"}
     assert {row["model"] for row in card["scores"][0]["rows"]} == {"base", "pretrain", "merged"}
     assert {*card["samples"][0]["answers"]} == {"base", "pretrain", "merged"}
-    assert card["exports"][0]["format"] == "adapter"
+    assert card["exports"][0]["format"] == "merged"
     assert card["exports"][0]["parity"]
     assert card["checks"][1]["num_bad_records"] == 1
     assert card["versions"] == read_json(made / "finetune/versions.json")["versions"]
@@ -55,14 +64,14 @@ def test_the_card_has_what_was_made_and_from_what(made):
 
 def test_the_page_is_a_model_card_of_the_hub(made):
     page = ModelCard.load(made / PAGE_FILE)
-    assert page.data.library_name == "peft"
+    assert page.data.library_name == "transformers"
     assert page.data.pipeline_tag == "image-text-to-text"
     assert page.data.tags == ["mmtune", "lora"]
     assert {result.dataset_name for result in page.data.eval_results} == {"held out"}
     text = page.text
     for title in ("Data", "Training", "Scores", "Sample answers", "Exports", "Steps", "Versions"):
         assert f"\n## {title}\n" in text
-    assert "finetune left out 1 records:" in text
+    assert "finetune left out 1 of 10 records, such as:" in text
     plots = re.findall(r"!\[Loss of \w+\]\((.+)\)", text)
     assert plots
     assert all((made / plot).is_file() for plot in plots)
