@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from mmtune.models.language import llm_folder, load_llm
 from mmtune.models.precision import choose_dtype, compute_dtype, computing_in
 from mmtune.models.vision import load_vision, vision_path
 from mmtune.models.warm_start import fit_to_words
-from mmtune.models.weights import load_weights, wanted_parts
+from mmtune.models.weights import held_parts, load_weights, wanted_parts
 from mmtune.models.xtuner import load_xtuner
 from mmtune.models.xtuner_files import is_xtuner
 from mmtune.parts import Parts
@@ -171,6 +171,7 @@ def load_run(
     *,
     llm: str | None = None,
     vision: str | None = None,
+    quantization: Literal["nf4", "int8"] | None = None,
     device: torch.device | None = None,
 ) -> Parts:
     """Build the model of a run folder or checkpoint with its trained weights, ready to answer.
@@ -179,6 +180,7 @@ def load_run(
         folder: the run.
         llm: where the base language model is now, if it moved.
         vision: where the vision encoder is now, if it moved.
+        quantization: of the base language model; None takes what the run was trained with.
         device: None takes a GPU where there is one.
 
     Raises:
@@ -187,6 +189,11 @@ def load_run(
     folder = Path(folder)
     require_complete(folder)
     config = read_config(folder)
+    if quantization is not None:
+        if "llm" in held_parts(folder):
+            message = "trained the language model itself, whose weights are not quantized. Ask it as it is."
+            raise CheckpointError(folder, message)
+        config.model.llm.quantization = quantization
     config.model = with_own_stack(config.model, folder)
     if llm is not None:
         config.model.llm.name_or_path = llm

@@ -17,6 +17,7 @@ from mmtune.other_words import OTHER_WORDS, WORDS_WITHOUT_KEY
 from mmtune.schema import VERB_DEFAULTS, Config
 from mmtune.schema_check import wrong_values
 from mmtune.schema_evaluation import wrong_evaluation
+from mmtune.schema_sharding import wrong_sharding
 from mmtune.schema_stream import wrong_streams
 from mmtune.schema_train import set_accumulation, wrong_training
 from mmtune.schema_tune import cannot_pack
@@ -274,6 +275,6 @@ def _shown(value: Any) -> str:
 
 def _check_values(config: Config, verb: str, place: str) -> None:
     """Hold what no type can say."""
-    wrong = (*wrong_values(config, verb), *wrong_streams(config), *wrong_training(config), *wrong_evaluation(config))
-    for message in wrong:
+    checks = (wrong_streams, wrong_training, wrong_evaluation, wrong_sharding)
+    for message in (*wrong_values(config, verb), *(text for check in checks for text in check(config))):
         raise ConfigError(place, message)

@@ -58,5 +58,9 @@ class Interrupted(Exception):
         super().__init__(message)
 
 
+class EndedElsewhere(Exception):
+    """Another process of the run ended it, and says why: this one ends quietly."""
+
+
 class TrainingAlarm(TrainingError):
     """A run is odd in a way that `train.alarms: error` does not let pass."""

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from mmtune.errors import ConfigError
 from mmtune.lookup import lookup
+from mmtune.processes import mark, rank
 
 LEVEL_VARIABLE = "MMTUNE_LOG_LEVEL"
 LEVELS = {
@@ -76,7 +77,7 @@ def log_policy(level: int = logging.INFO) -> Iterator[None]:
     """Hold the policy while a verb, or a program of the user, runs.
 
     Args:
-        level: from which on lines are shown; other ranks than 0 show warnings alone.
+        level: from which on lines are shown; other ranks than 0 show errors alone, and all of `debug`.
     """
     root, ours = logging.getLogger(), logging.getLogger("mmtune")
     before = root.level, ours.level, warnings.showwarning
@@ -84,7 +85,7 @@ def log_policy(level: int = logging.INFO) -> Iterator[None]:
         for name, value in QUIET_VARIABLES.items():
             os.environ.setdefault(name, value)
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # LLM.int8 has a line for each layer and step
-    handler = ConsoleHandler(level, rank())
+    handler = ConsoleHandler(level)
     root.addHandler(handler)
     root.setLevel(logging.INFO if level == logging.DEBUG else logging.WARNING)
     ours.setLevel(logging.DEBUG)
@@ -96,12 +97,6 @@ def log_policy(level: int = logging.INFO) -> Iterator[None]:
         root.setLevel(before[0])
         ours.setLevel(before[1])
         warnings.showwarning = before[2]
-
-
-def rank() -> int:
-    """Return which of the processes of a launcher this is; 0 without one."""
-    number = os.environ.get("RANK", "0")
-    return int(number) if number.isdigit() else 0
 
 
 def log_warning(
@@ -125,15 +120,17 @@ def log_warning(
 class ConsoleHandler(logging.Handler):
     """Writes lines to standard error: bare in a terminal, with the time where it is a file or a pipe.
 
+    Of several processes that train together each would say the same: other ranks than 0 show errors alone, marked with
+    their rank. At `debug` they show all.
+
     Args:
         level: from which on lines are shown.
-        rank: of this process; another than 0 shows warnings alone, marked with it.
     """
 
-    def __init__(self, level: int, rank: int = 0):
-        super().__init__(max(level, logging.WARNING) if rank else level)
-        self.mark = f"[rank {rank}] " if rank else ""
+    def __init__(self, level: int):
         self.shows_all = level == logging.DEBUG
+        super().__init__(level if rank() == 0 or self.shows_all else logging.ERROR)
+        self.mark = mark()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line, unless a quiet library says less than an error."""

@@ -126,9 +126,9 @@ def _run_step(step: Step, overwrite: bool) -> None:
     if state.kind == "complete":
         log.info("%s is complete and its inputs are unchanged: not repeated", step.folder)
         return
-    if state.kind in ("changed", "damaged"):
-        if not overwrite:
-            raise CheckpointError(step.folder, f"{_why(step, state.kind, state.note)} --overwrite makes it anew.")
+    if state.kind in ("changed", "damaged") and not overwrite:
+        raise CheckpointError(step.folder, f"{_why(step, state.kind, state.note)} --overwrite makes it anew.")
+    if state.kind in ("changed", "damaged", "stale"):
         shutil.rmtree(step.folder)
     write_record(step, inputs)
     VERBS[step.verb].run(step.values, step.folder, step.verb)

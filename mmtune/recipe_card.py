@@ -30,6 +30,7 @@ from mmtune.training.plot import PLOT_FILE
 
 CARD_FILE, PAGE_FILE = "card.json", "README.md"
 REPORT_FILE = "report.json"
+COMPARISONS = ("compare", "compare-identity")
 EXPORT_FILE = "mmtune_export.json"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 WEIGHTS = (".safetensors", ".gguf", ".pth")
@@ -73,7 +74,7 @@ def card_values(folder: Path, steps: Sequence[Step]) -> dict[str, Any]:
     done = [step for step in steps if is_complete(step.folder)]
     manifests = {step.name: read_json(step.folder / MANIFEST_FILE) for step in done}
     trainings = [step for step in done if step.trains]
-    reports = [(step.name, read_json(step.folder / REPORT_FILE)) for step in done if _has(step, REPORT_FILE)]
+    reports = [(step.name, read_json(step.folder / REPORT_FILE)) for step in done if step.verb in COMPARISONS]
     card = {
         "recipe": folder.name,
         "finished": max((facts["finished"] for facts in manifests.values()), default=None),
@@ -82,6 +83,7 @@ def card_values(folder: Path, steps: Sequence[Step]) -> dict[str, Any]:
         "trainings": [_training_values(step, manifests[step.name]) for step in trainings],
         "checks": [value for step in done if step.verb == "check" for value in _check_values(step)],
         "scores": [{"step": name, "title": report["title"], "rows": report["scores"]} for name, report in reports],
+        "benchmarks": [_benchmark(step) for step in done if step.verb == "eval"],
         "samples": [sample for name, report in reports for sample in _samples(name, report)],
         "exports": [
             {"step": step.name, **read_json(step.folder / EXPORT_FILE)} for step in done if _has(step, EXPORT_FILE)
@@ -152,6 +154,13 @@ def _check_values(step: Step) -> list[dict[str, Any]]:
             summary = read_json(path)
             found.append({"step": name, **{key: summary[key] for key in keys}})
     return found
+
+
+def _benchmark(step: Step) -> dict[str, Any]:
+    report = read_json(step.folder / REPORT_FILE)
+    facts = {"step": step.name, "title": report["title"], "paper": report["paper"], "of": report["folder"]}
+    counts = {key: report[key] for key in ("num_in_benchmark", "num_questions", "num_answered")}
+    return facts | counts | {"rows": report["scores"]}
 
 
 def _samples(name: str, report: dict[str, Any]) -> list[dict[str, Any]]:

@@ -50,6 +50,7 @@ def card_text(card: dict[str, Any], *, has_plots: bool) -> str:
         *_section("Data", _data(card)),
         *_section("Training", _training(card, has_plots)),
         *_section("Scores", _scores(card)),
+        *_section("Benchmarks", _benchmarks(card)),
         *_section("Sample answers", _samples(card)),
         *_section("Exports", _exports(card)),
         *_section("Steps", _steps(card)),
@@ -91,7 +92,17 @@ def _results(card: dict[str, Any], task: str) -> list[dict[str, Any]]:
         for name, (correct, total) in counts.items():
             metric = {"type": "accuracy", "name": f"right answers ({last})", "value": round(correct / total, 4)}
             found.append({"task": {"type": task}, "dataset": {"name": name, "type": "custom"}, "metrics": [metric]})
+    for report in card["benchmarks"]:
+        metrics = [{"type": row["metric"], "value": round(row["value"], 4)} for row in _of_all(report)]
+        found.append(
+            {"task": {"type": task}, "dataset": {"name": report["title"], "type": "custom"}, "metrics": metrics}
+        )
     return found
+
+
+def _of_all(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a benchmark that are about all of its questions."""
+    return [row for row in report["rows"] if row["group"] == ALL_GROUPS]
 
 
 def _section(title: str, parts: Sequence[str] | Iterator[str]) -> list[str]:
@@ -172,6 +183,18 @@ def _scores(card: dict[str, Any]) -> Iterator[str]:
         if rows:
             yield f"{inline(report['title'])}: whole answers, compared with the references."
         yield _table(("set", "group", "model", "shown", "right", "share", "95 % interval"), rows)
+
+
+def _benchmarks(card: dict[str, Any]) -> list[str]:
+    rows = []
+    for report in card["benchmarks"]:
+        asked = f"{report['num_answered']:,} of {report['num_in_benchmark']:,}"
+        for row in _of_all(report):
+            is_share = row["low"] is not None
+            value = f"{row['value']:.1%}" if is_share else f"{row['value']:,.2f}"
+            interval = f"{row['low']:.1%} to {row['high']:.1%}" if is_share else ""
+            rows.append((report["title"], report["of"], row["metric"], value, interval, asked))
+    return [_table(("benchmark", "of", "figure", "value", "95 % interval", "questions asked"), rows)]
 
 
 def _samples(card: dict[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from mmtune.data.records import SHARDS
 from mmtune.data.source_key import source_key
 from mmtune.durable import written_beside
 from mmtune.errors import CheckpointError, DataError
-from mmtune.hashing import file_hash
+from mmtune.hashing import file_hash, value_hash
 from mmtune.recipe_file import Step
 from mmtune.recipe_steps import VERBS
 from mmtune.run_folder import (
@@ -33,12 +33,13 @@ class State:
     """What there is of a step.
 
     Attributes:
-        kind: `absent`; `partial`, to be continued or begun again; `complete`; `damaged`, complete but for files that
+        kind: `absent`; `partial`, to be continued or begun again; `stale`, begun from other inputs, with nothing in it
+            that is worth to be kept; `complete`; `damaged`, complete but for files that
             are missing or cut off; `changed`, made from other inputs than it has now.
         note: what was changed or damaged, or the checkpoint to continue from.
     """
 
-    kind: Literal["absent", "partial", "complete", "damaged", "changed"]
+    kind: Literal["absent", "partial", "stale", "complete", "damaged", "changed"]
     note: str = ""
 
 
@@ -65,19 +66,18 @@ def write_record(step: Step, inputs: dict[str, Any]) -> None:
 
 
 def state_of(step: Step, inputs: dict[str, Any]) -> State:
-    """Return what there is of a step, given its inputs now.
-
-    A step that failed before it made anything worth keeping is absent, whatever it was made from.
-    """
+    """Return what there is of a step, given its inputs now."""
+    if not step.folder.exists():
+        return State("absent")
     checkpoint = newest_checkpoint(step.folder) if step.trains else None
-    if not is_complete(step.folder) and checkpoint is None:
-        return State("absent" if not step.folder.exists() else "partial")
-    if record_path(step).is_file():
-        changes = _changes(read_json(record_path(step)), inputs)
-        if changes:
-            more = f" and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
-            return State("changed", ", ".join(changes[:SHOWN_CHANGES]) + more)
-    if not is_complete(step.folder):
+    is_done = is_complete(step.folder)
+    changes = _changes(read_json(record_path(step)), inputs) if record_path(step).is_file() else []
+    if changes and not is_done and checkpoint is None:
+        return State("stale")
+    if changes:
+        more = f" and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
+        return State("changed", ", ".join(changes[:SHOWN_CHANGES]) + more)
+    if not is_done:
         return State("partial", checkpoint.name if checkpoint else "")
     try:
         require_complete(step.folder)
@@ -104,7 +104,10 @@ def missing_inputs(steps: Sequence[Step], folder: Path) -> list[tuple[Step, str]
 
 
 def _content(path: str) -> str | None:
-    """Return a hash of what lies at a path: of its manifest where it is a finished folder; None where nothing is."""
+    """Return a hash of what lies at a path; None where nothing does.
+
+    Of a finished folder it is that of its manifest; of another one, that of names, sizes and times of the files in it.
+    """
     if path.startswith(HUB_PREFIX):
         return None
     place = Path(path_and_limit(path)[0])
@@ -113,6 +116,9 @@ def _content(path: str) -> str | None:
             return file_hash(place / MANIFEST_FILE)
         if place.is_file() and place.suffix.lower() not in SHARDS:
             return file_hash(place)
+        if place.is_dir():
+            stamps = [(path.name, path.stat()) for path in sorted(place.iterdir()) if path.is_file()]
+            return value_hash([[name, status.st_size, status.st_mtime_ns] for name, status in stamps])
         return source_key(str(place), None)
     except (OSError, DataError):
         return None  # the step itself says what is wrong with it

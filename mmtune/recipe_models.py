@@ -1,4 +1,4 @@
-"""The steps of a recipe that make something of trained runs: `merge` and `export`."""
+"""The steps of a recipe that make something of trained runs: `merge`, `eval` and `export`."""
 
 import shutil
 from dataclasses import dataclass
@@ -22,6 +22,21 @@ class MergeConfig:
 
 
 @dataclass
+class EvalConfig:
+    """What the `eval` step asks; see `mmtune.evaluate.benchmarks.run.Evaluation`."""
+
+    run: str = MISSING  # a run folder or a checkpoint
+    benchmark: str = MISSING  # a key of mmtune.evaluate.benchmarks.table.BENCHMARKS
+    data: str = MISSING  # its files in the published layout
+    image_folder: str | None = None  # None: the benchmark's own place
+    limit: int | None = None  # so many questions drawn at random; None: all
+    seed: int = 0
+    instruction: str | None = None  # what stands behind each question; None: the benchmark's own
+    max_new_tokens: int = 128
+    batch_size: int = 32
+
+
+@dataclass
 class ExportConfig:
     """What the `export` step writes; see `mmtune.export.formats.export_run`."""
 
@@ -40,6 +55,31 @@ def merge(folder: Path, config: MergeConfig) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     how = Combination(config.combination, config.density, config.svd_rank, config.majority_sign_method)
     print(merge_runs(config.runs, folder, config.weights, how))
+
+
+def evaluate(folder: Path, config: EvalConfig) -> None:
+    """Score a run on a benchmark; answers that are there are kept."""
+    from rich.console import Console
+
+    from mmtune.evaluate.benchmarks import run
+    from mmtune.evaluate.benchmarks.report import print_report
+
+    wanted = run.Evaluation(
+        run=Path(config.run),
+        name=config.benchmark,
+        data=Path(config.data),
+        output=folder,
+        image_folder=None if config.image_folder is None else Path(config.image_folder),
+        limit=config.limit,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        max_new_tokens=config.max_new_tokens,
+        instruction=config.instruction,
+    )
+    report = run.evaluate(wanted)
+    assert report is not None, "one process alone runs a recipe"
+    write_manifest(folder)
+    print_report(report, Console())
 
 
 def export(folder: Path, config: ExportConfig) -> None:

@@ -12,7 +12,8 @@ from mmtune.recipe_inputs import State, inputs_of, missing_inputs, state_of
 from mmtune.recipe_steps import VERBS
 from mmtune.run_folder import MANIFEST_FILE, read_json
 from mmtune.shipped import find_config
-from mmtune.training.planning import Report, duration, plan_run, run_seconds, short_lines
+from mmtune.training.plan_time import duration
+from mmtune.training.planning import Report, plan_run, short_lines
 
 INDENT = "    "
 
@@ -105,7 +106,9 @@ def plan_lines(planned: list[PlannedStep], *, overwrite: bool) -> Iterator[str]:
             yield from (INDENT + line for line in short_lines(entry.plan))
         elif entry.runs and entry.step.trains:
             yield f"{INDENT}memory: known when the adapters of model.stack_on are there"
-    known = [run_seconds(entry.plan) for entry in planned if entry.plan is not None and entry.plan.probe is not None]
+    known = [
+        entry.plan.probed_seconds() for entry in planned if entry.plan is not None and entry.plan.probe is not None
+    ]
     if known and None not in known:
         yield f"trainings take about {duration(sum(value for value in known if value is not None))} in all"
 
@@ -123,7 +126,7 @@ def _what_happens(entry: PlannedStep, overwrite: bool) -> str:
     after = f" after {' and '.join(entry.waits_for)}" if entry.waits_for else ""
     if kind == "partial" and note:
         return f"continues from {note}{after}"
-    return f"{'begins again' if kind == 'partial' else 'runs'}{after}"
+    return f"{'runs' if kind == 'absent' else 'begins again'}{after}"
 
 
 def _took(step: Step) -> str:

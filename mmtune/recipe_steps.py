@@ -13,7 +13,7 @@ from rich.console import Console
 from mmtune.config import check_keys, config_from_values
 from mmtune.errors import ConfigError
 from mmtune.recipe_identity import CompareIdentityConfig, IdentityConfig, compare_identity, make_data
-from mmtune.recipe_models import ExportConfig, MergeConfig, export, merge
+from mmtune.recipe_models import EvalConfig, ExportConfig, MergeConfig, evaluate, export, merge
 from mmtune.run_folder import write_json, write_manifest
 from mmtune.schema_stream import is_streamed
 
@@ -148,6 +148,10 @@ def _merge(values: dict[str, Any], folder: Path, verb: str) -> None:
     merge(folder, typed_values(values, MergeConfig, verb))
 
 
+def _eval(values: dict[str, Any], folder: Path, verb: str) -> None:
+    evaluate(folder, typed_values(values, EvalConfig, verb))
+
+
 def _export(values: dict[str, Any], folder: Path, verb: str) -> None:
     export(folder, typed_values(values, ExportConfig, verb))
 
@@ -176,6 +180,10 @@ def _read_by_compare_identity(values: dict[str, Any]) -> list[str]:
 
 def _read_by_merge(values: dict[str, Any]) -> list[str]:
     return [*(values.get("runs") or [])]
+
+
+def _read_by_eval(values: dict[str, Any]) -> list[str]:
+    return [values[key] for key in ("run", "data") if key in values]
 
 
 def _read_by_export(values: dict[str, Any]) -> list[str]:
@@ -214,6 +222,7 @@ VERBS: dict[str, Verb] = {
     "make-identity": Verb(_make_identity, _nothing, IdentityConfig),
     "compare-identity": Verb(_compare_identity, _read_by_compare_identity, CompareIdentityConfig),
     "merge": Verb(_merge, _read_by_merge, MergeConfig),
+    "eval": Verb(_eval, _read_by_eval, EvalConfig),
     "export": Verb(_export, _read_by_export, ExportConfig),
 }
 

@@ -32,7 +32,7 @@ STILL_WRITTEN = (TEXT_LOG_FILE, TRACKING_FOLDER)
 """What a complete run may still append to; the manifest leaves it out."""
 NOT_OF_THE_RUN = (CHECKPOINT_PREFIX, SET_ASIDE_PREFIX, ".", *STILL_WRITTEN)
 """What the manifest leaves out: it may grow, or be deleted, and the run is as complete as before."""
-LIBRARIES = ("mmtune", "torch", "transformers", "peft", "accelerate", "bitsandbytes")
+LIBRARIES = ("mmtune", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "deepspeed")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -151,7 +151,9 @@ class TrainConfig:
     load_best_model_at_end: bool = False  # the run folder holds the best weights instead of the last ones
     early_stopping_patience: int | None = None  # stop after this many evaluations without a better metric
     early_stopping_threshold: float = 0.0  # what counts as better differs by more than this
-    sequence_parallel_size: int = 1  # 1 alone: a sample is not spread over devices yet
+    sequence_parallel_size: int = 1  # 1 alone: a sample is on one device, see docs/distributed.md
+    deepspeed: str | None = None  # zero1, zero2, zero3, zero2_offload, zero3_offload or a JSON file; see sharding.md
+    fsdp: bool = False  # split weights, gradients and optimizer over processes by torch's FSDP2
     seed: int = 42
     device: Literal["auto", "cpu", "mps"] = "auto"  # auto: a CUDA GPU where there is one; mps: the GPU of a Mac
 

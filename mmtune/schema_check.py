@@ -55,7 +55,9 @@ def wrong_values(config: Config, verb: str) -> Iterator[str]:
     yield from _wrong_sources(data)
     if train.sequence_parallel_size != 1:
         size = train.sequence_parallel_size
-        yield f"'train.sequence_parallel_size' can only be 1 yet: a device holds whole samples (got {size}). Set 1."
+        reason = "what spreads a sample over devices lets packed samples see each other (docs/distributed.md)"
+        mend = "Set 1; for long samples, train.gradient_checkpointing: true."
+        yield f"'train.sequence_parallel_size' can only be 1 (got {size}): {reason}. {mend}"
     if not data.train:
         yield "'data.train' names no data. Give it as a list: [{path: data/train.json}]."
     yield from _wrong_parts(config)

@@ -1,4 +1,4 @@
-"""The configs that come with the package: their names, their texts."""
+"""The configs and DeepSpeed's settings that come with the package: their names, their texts."""
 
 from pathlib import Path
 
@@ -20,8 +20,14 @@ def shipped_configs() -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
 
 
+def shipped_settings() -> dict[str, Path]:
+    """Return the shipped settings of DeepSpeed by name, such as `deepspeed/zero3`."""
+    folder = shipped_folder()
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.json"))}
+
+
 def find_config(name_or_path: Path | str) -> Path:
-    """Return the path of a config named by its path or by its shipped name.
+    """Return the path of a config, or of DeepSpeed's settings, named by its path or by its shipped name.
 
     Raises:
         ConfigError: it is neither.
@@ -29,8 +35,8 @@ def find_config(name_or_path: Path | str) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
-    shipped = shipped_configs()
-    name = str(name_or_path).removesuffix(".yaml").removeprefix("configs/")
+    shipped = shipped_configs() | shipped_settings()
+    name = str(name_or_path).removesuffix(".yaml").removesuffix(".json").removeprefix("configs/")
     if name in shipped:
         return shipped[name]
     message = f"no such file (resolved to {path.resolve()}) and no shipped config.{nearest(name, shipped)}"

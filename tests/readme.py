@@ -8,6 +8,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 READMES = (ROOT / "README.md", ROOT / "README.zh-CN.md")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+STARTERS = ("mmtune", "torchrun", "sbatch", "sudo")
+STARTS = ("mmtune", "demos/slurm.sh", "tests/two_hosts.py")
+"""First words of lines that start an mmtune command, and the words that stand before its verb."""
+
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE_NAME = re.compile(r"`([\w./-]+\.(?:json|jsonl|yaml))`\s*[:：]\s*\Z")
 
@@ -31,12 +35,13 @@ def blocks_of(document):
 
 
 def commands_of(document):
-    """The words of each mmtune command in the shell blocks, in order."""
+    """The words of each mmtune command in the shell blocks, in order; those that something else starts too."""
     commands = []
     for block in blocks_of(document):
         if block.language in ("sh", "bash"):
             for line in block.text.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
-                if words and words[0] == "mmtune":
-                    commands.append(words[1:])
+                starts = [number for number, word in enumerate(words) if word in STARTS]
+                if starts and words[0] in STARTERS:
+                    commands.append(words[starts[0] + 1 :])
     return commands

@@ -31,7 +31,7 @@ def told(workspace, monkeypatch, capsys):
         code = main([*words, *options.get(words[0], [])])
         shown = capsys.readouterr()
         assert code == 0, f"mmtune {' '.join(words)}\n{shown.err}"
-        found.append((words, shown.out))
+        found.append((words, shown.err))
     return found
 
 

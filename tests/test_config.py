@@ -232,7 +232,7 @@ def test_each_parameter_that_people_know_is_set_by_our_name_and_answered_by_thei
     [
         (
             "train.sequence_parallel_size=2",
-            "'train.sequence_parallel_size' can only be 1 yet: a device holds whole samples (got 2).",
+            "'train.sequence_parallel_size' can only be 1 (got 2): what spreads a sample over devices lets packed",
         ),
     ],
 )

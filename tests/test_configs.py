@@ -1,9 +1,11 @@
 """Every shipped config fits the code."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from mmtune.cli import main
 from mmtune.config import load_config, read_yaml, to_yaml
 from mmtune.data.template import TEMPLATES
 from mmtune.models.projector import PROJECTORS
@@ -57,3 +59,13 @@ def test_a_recipe_and_all_keys_of_its_steps_fit_the_schema(name):
         for path in map(Path, VERBS[step.verb].reads(step.values)):
             if path.is_relative_to(folder):
                 assert path.relative_to(folder).parts[0] in step.needs or step.verb == CHECK
+
+
+def test_the_settings_of_deepspeed_are_listed_and_copied_too(desk, capsys):
+    assert main(["configs", "list", "-p", "deepspeed"]) == 0
+    names = capsys.readouterr().out.split()
+    assert "deepspeed/zero3_nvme" in names
+    for name in names:
+        assert main(["configs", "copy", name, "own.json"]) == 0
+        assert {"zero_optimization", "train_batch_size"} <= json.loads((desk / "own.json").read_text()).keys()
+        (desk / "own.json").unlink()

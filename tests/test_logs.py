@@ -57,10 +57,16 @@ def test_what_is_hidden_is_shown_at_debug():
     assert any(line.startswith("old thing (FutureWarning, ") for line in lines)
 
 
-def test_another_rank_shows_warnings_alone_and_its_number():
+def test_another_rank_shows_errors_alone_and_its_number():
     lines, _ = spoken(RANK="3")
-    assert lines[:2] == ["[rank 3] warning: one warning", "[rank 3] error: one error"]
+    assert lines[0] == "[rank 3] error: one error"
     assert "one info" not in " ".join(lines)
+    assert "one warning" not in " ".join(lines)
+
+
+def test_another_rank_shows_all_at_debug():
+    lines, _ = spoken(RANK="3", MMTUNE_LOG_LEVEL="debug")
+    assert {"[rank 3] one info", "[rank 3] warning: one warning"} <= set(lines)
 
 
 def test_levels_by_option_and_by_variable(data_file, record, config_file, capsys, monkeypatch):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from published_layouts import write_pope
 from readme import READMES, blocks_of, commands_of
 
 from mmtune.cli import main
@@ -39,6 +40,7 @@ def write_files():
 @pytest.mark.slow
 def test_the_commands_of_the_readme_run_in_order(desk, monkeypatch, capsys):
     write_files()
+    write_pope(Path("data/pope"))
     # The README chats before it shows `mmtune run`, since `make demo` has made the runs by then.
     commands = sorted(commands_of(READMES[0]), key=lambda words: words[0] != "run")
     assert commands[0] == ["run", "configs/demo.yaml"]
@@ -49,4 +51,5 @@ def test_the_commands_of_the_readme_run_in_order(desk, monkeypatch, capsys):
         assert code == 0, f"mmtune {' '.join(words)}\n{shown.err}"
     assert (desk / "runs" / "demo" / "compare" / "page.html").is_file()
     assert (desk / "runs" / "compare" / "page.html").is_file()
+    assert (desk / "runs" / "eval" / "finetune" / "pope" / "report.json").is_file()
     assert all((desk / "runs" / name / "manifest.json").is_file() for name in ("captions", "dialogues", "mine", "text"))

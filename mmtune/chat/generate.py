@@ -1,10 +1,12 @@
 """Answer prompts, many at a time. Prompts come from the same `encode` as training samples."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import GenerationConfig
+from transformers.generation import BaseStreamer
 
 from mmtune.build import Parts
 from mmtune.data.collate import collate_prompts
@@ -27,11 +29,16 @@ class Decoding:
         max_new_tokens: the longest answer.
         temperature: 0 takes the likeliest token each time (greedy); above, tokens are drawn.
         top_p: when drawing, only from the likeliest tokens that together have this probability.
+        top_k: when drawing, only from so many of the likeliest tokens; 0: from all.
+        repetition_penalty: above 1, tokens that the answer has already are less likely (Keskar et al. 2019,
+            arXiv:1909.05858).
     """
 
     max_new_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
 
 
 def stop_ids(parts: Parts) -> list[int]:
@@ -41,9 +48,36 @@ def stop_ids(parts: Parts) -> list[int]:
     return sorted({parts.tokenizer.eos_token_id, *(ids[0] for ids in stops)} - {None})
 
 
+def context_length(parts: Parts) -> int | None:
+    """Return how many tokens a model was made for, less the virtual ones before them; None where it does not say."""
+    length = parts.model.config.get_text_config().to_dict().get("max_position_embeddings")
+    if length is None or not has_prompts(parts.model.llm):
+        return length
+    return length - num_virtual_tokens(parts.model.llm)
+
+
+class _TokenTeller(BaseStreamer):
+    """What transformers hands new tokens to."""
+
+    def __init__(self, tell: Callable[[int], None]):
+        self.tell = tell
+
+    def put(self, value: torch.Tensor) -> None:
+        """Tell each token of int64[...]; of a prompt in embeddings there is none."""
+        for token in value.flatten().tolist():
+            self.tell(token)
+
+    def end(self) -> None:
+        """Nothing is left over."""
+
+
 @torch.no_grad()
 def generate_ids(
-    parts: Parts, prompts: list[list[int]], image_embeds: list[torch.Tensor | None], decoding: Decoding
+    parts: Parts,
+    prompts: list[list[int]],
+    image_embeds: list[torch.Tensor | None],
+    decoding: Decoding,
+    on_token: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
     """Return the ids of one answer a prompt, its stop token included where it came.
 
@@ -52,19 +86,22 @@ def generate_ids(
         prompts: ids with expanded image slots.
         image_embeds: of each prompt float[n, tokens, hidden_size], or None without images.
         decoding: how tokens are chosen.
+        on_token: told each token of the answer as it comes, for one prompt alone.
     """
+    assert on_token is None or len(prompts) == 1
     llm: Any = parts.model.llm
     model, pad = parts.model, parts.tokenizer.pad_token_id
     batch = {key: value.to(model.device) for key, value in collate_prompts(prompts, pad).items()}
     given = [embeds for embeds in image_embeds if embeds is not None]
     embeds = model.embed(batch["input_ids"], torch.cat(given) if given else None)
-    mask, options = batch["attention_mask"], {}
+    mask = batch["attention_mask"]
+    options: dict[str, Any] = {} if on_token is None else {"streamer": _TokenTeller(on_token)}
     if has_prefix(llm):
         # `generate` passes over as many embeddings as the cache holds tokens, so there are as many more.
         num_virtual = num_virtual_tokens(llm)
         mask = torch.nn.functional.pad(mask, (num_virtual, 0), value=1)
         embeds = torch.nn.functional.pad(embeds, (0, 0, num_virtual, 0))
-        options = {"past_key_values": prefix_cache(llm, len(prompts))}
+        options["past_key_values"] = prefix_cache(llm, len(prompts))
     elif has_prompts(llm):
         embeds, mask = put_before_prompts(embeds, mask, virtual_embeds(llm, embeds.dtype))
     asked: Any = model.base_llm if has_prompts(llm) else llm
@@ -82,12 +119,13 @@ def _generation_config(parts: Parts, decoding: Decoding) -> GenerationConfig:
             "do_sample": True,
             "temperature": decoding.temperature,
             "top_p": decoding.top_p,
-            "top_k": 0,
+            "top_k": decoding.top_k,
         }
     return GenerationConfig(
         max_new_tokens=decoding.max_new_tokens,
         eos_token_id=stop_ids(parts),
         pad_token_id=parts.tokenizer.pad_token_id,
+        repetition_penalty=decoding.repetition_penalty,
         **options,
     )
 
@@ -99,11 +137,29 @@ def _until_stop(ids: list[int], stops: set[int]) -> list[int]:
     return ids
 
 
+def without_stop(parts: Parts, ids: list[int]) -> list[int]:
+    """Return the ids of an answer without the token that ended it."""
+    return ids[:-1] if ids and ids[-1] in stop_ids(parts) else ids
+
+
 def answer_text(parts: Parts, ids: list[int]) -> str:
     """Decode an answer without its stop token and without any control token."""
-    stops = set(stop_ids(parts))
-    kept = ids[:-1] if ids and ids[-1] in stops else ids
+    marks = _template_marks(parts)
+    kept = [token for token in without_stop(parts, ids) if token not in marks]
     return parts.tokenizer.decode(kept, skip_special_tokens=True).strip()
+
+
+def _template_marks(parts: Parts) -> set[int]:
+    """The ids of marks in the template that the tokenizer does not call special.
+
+    A mark begins and ends with no letter, such as `<eoa>`: a vocabulary may have plain words among its added tokens.
+    """
+    marks, literals = set(), parts.template.literals
+    for number, token in parts.tokenizer.added_tokens_decoder.items():
+        text = token.content.strip()
+        if not token.special and text and text in literals and not (text[0].isalnum() or text[-1].isalnum()):
+            marks.add(number)
+    return marks
 
 
 @torch.no_grad()

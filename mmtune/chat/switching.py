@@ -4,9 +4,9 @@ Each run keeps its own adapters and its own projector; the models below, which a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
@@ -18,6 +18,7 @@ from mmtune.models.projector import Projector
 from mmtune.models.stacking import CONFIG_FILE, activate, adapter_folders, add_adapter, require_shareable
 from mmtune.models.weights import (
     PROJECTOR_FILE,
+    STACK_FOLDER,
     TRAINED,
     VISION_ADAPTER_FOLDER,
     held_parts,
@@ -48,11 +49,13 @@ class AdapterSwitch:
         folders: run folders or checkpoints; the first one answers to begin with.
         llm: where the base language model is now, if it moved.
         vision: where the vision encoder is now, if it moved.
+        quantization: of the base language model; None takes what the first run was trained with.
         device: None takes a GPU where there is one.
 
     Attributes:
         parts: the model as it answers now; always the same object.
         active: the name of the run that answers, or `none` where the adapters are unloaded.
+        last: the name of the run that answers, or did before they were unloaded.
 
     Raises:
         CheckpointError: a run is incomplete, or cannot share the models of the first one.
@@ -64,13 +67,14 @@ class AdapterSwitch:
         *,
         llm: str | None = None,
         vision: str | None = None,
+        quantization: Literal["nf4", "int8"] | None = None,
         device: torch.device | None = None,
     ):
         paths = [Path(folder) for folder in folders]
         if len(paths) > 1:
             for folder in paths:
                 _require_sharing(folder, paths[0])
-        self.parts = load_run(paths[0], llm=llm, vision=vision, device=device)
+        self.parts = load_run(paths[0], llm=llm, vision=vision, quantization=quantization, device=device)
         loaded = [self._first(paths[0]), *(self._load(folder, number) for number, folder in enumerate(paths[1:], 1))]
         self.parts.model.eval().requires_grad_(False)
         self._runs = dict(zip(run_names(paths), loaded, strict=True))
@@ -78,37 +82,79 @@ class AdapterSwitch:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that `select` takes, without `none` and `base`."""
+        """The names that `select` takes, without `none`, `base` and `layers`."""
         return tuple(self._runs)
 
-    def select(self, name: str) -> None:
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of what stacked runs are stacked on, such as `owls/stacked/0`: the adapters up to that one."""
+        return tuple(self._layers())
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the language model of the run that answers differs from the base model."""
+        run = {**self._runs, **self._layers()}[self.last]
+        return bool(run.llm_adapters) or "llm" in held_parts(run.folder)
+
+    def add(self, folder: Path | str) -> str:
+        """Load another run beside those that are there, and return its name; one that is there is not loaded again.
+
+        Raises:
+            CheckpointError: it is incomplete, or cannot share the models of the others.
+        """
+        path = Path(folder)
+        for name, run in self._runs.items():
+            if run.folder.resolve() == path.resolve():
+                return name
+        first = next(iter(self._runs.values())).folder
+        for each in (first, path):
+            _require_sharing(each, first)
+        try:
+            loaded = self._load(path, len(self._runs))
+        finally:
+            self.parts.model.eval().requires_grad_(False)
+            self.select(self.active)  # a new adapter acts as soon as it is there
+        name = path.resolve().name
+        name = str(folder) if name in (*self._runs, *UNLOADED) else name
+        self._runs[name] = loaded
+        return name
+
+    def _layers(self) -> dict[str, _Run]:
+        return {
+            f"{name}/{STACK_FOLDER}/{number}": replace(run, llm_adapters=run.llm_adapters[: number + 1])
+            for name, run in self._runs.items()
+            for number in range(len(run.llm_adapters) - 1)
+        }
+
+    def select(self, name: str, place: str = "/adapter") -> None:
         """Let another run answer, or unload the adapters.
 
         Args:
-            name: of a run; `none` or `base` is the language model without adapter. What it sees still comes through the
-                projector (and the vision adapter) of the run that answered before.
+            name: of a run, or one of `layers`; `none` or `base` is the language model without adapter. What it sees
+                still comes through the projector (and the vision adapter) of the run that answered before.
+            place: of errors.
 
         Raises:
             ConfigError: there is no such run, or its language model itself was trained.
             CheckpointError: an adapter came with changes to the base model, or with virtual tokens before it.
         """
         if name in UNLOADED:
-            self._unload()
+            self._unload(place)
             return
-        run = lookup({**self._runs, **dict.fromkeys(UNLOADED)}, name, "/adapter")
+        run = lookup({**self._runs, **self._layers(), **dict.fromkeys(UNLOADED)}, name, place)
         assert run is not None
         model = self.parts.model
         model.projector = run.projector
         _activate(model.llm, run.llm_adapters)
         if model.vision is not None:
             _activate(model.vision.tower, run.vision_adapters)
-        self.active = name
+        self.active = self.last = name
 
-    def _unload(self) -> None:
+    def _unload(self, place: str) -> None:
         for run in self._runs.values():
             if "llm" in held_parts(run.folder):
                 message = f"{run.folder} trained the language model itself: there is no adapter to unload."
-                raise ConfigError("/adapter", f"{message} `mmtune compare base RUN` asks the untrained model.")
+                raise ConfigError(place, f"{message} `mmtune compare base RUN` asks the untrained model.")
             for path in adapter_folders(run.folder):
                 require_shareable(path)
         _activate(self.parts.model.llm, ())

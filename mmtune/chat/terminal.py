@@ -1,98 +1,173 @@
-"""The dialogue in a terminal: a simple loop."""
+"""A dialogue in a terminal: editing, history, answers word by word. What a line does is in `commands.py`."""
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from mmtune.chat.session import ChatSession
-from mmtune.chat.switching import UNLOADED, AdapterSwitch
+from mmtune.cache import cache_folder
+from mmtune.chat.commands import take_line
+from mmtune.chat.dialogue import Dialogue
+from mmtune.chat.screen import WordWrap, printable
+from mmtune.chat.session import Tell
+from mmtune.conversation import Message
 from mmtune.errors import MMTuneError
 
-QUIET: dict[str, Any] = {"markup": False, "highlight": False, "style": "dim"}
-HELP = (
-    "/image PATH shows an image, /reset starts anew, /adapter lists runs and switches, /exit leaves (so does Ctrl-D)."
-)
+MODEL = "model: "
+ERASE_LINE = "\r\x1b[2K"
+HELP = "Ask, or /help. Ctrl-C stops an answer, Ctrl-D leaves."
+QUIET: dict[str, Any] = {"markup": False, "highlight": False}
 
 
-def chat_loop(session: ChatSession, console: Console, image: str | None = None, *, switch: AdapterSwitch) -> None:
-    """Read questions and print answers until the user leaves.
+class TerminalScreen:
+    """A dialogue as people see it: answers word by word, notes dim, errors red.
 
     Args:
-        session: the dialogue, with the parts of the switch.
-        console: where to write; questions come from standard input.
-        image: shown with the first question.
-        switch: which run answers.
+        console: of the terminal.
     """
-    console.print(
-        f"[dim]{HELP}[/dim]" + (f" [dim]The first question is about {image}.[/dim]" if image else ""),
-        highlight=False,
-    )
-    waiting: tuple[str, ...] = (image,) if image else ()
-    while (text := _read(console)) not in ("/exit", "EXIT"):
-        if not text:
+
+    def __init__(self, console: Console):
+        self.console = console
+        self._wrap: WordWrap | None = None
+        self._has_said = False
+
+    def note(self, text: str) -> None:
+        """Show what is no answer."""
+        self._close()
+        self.console.print(printable(text), style="dim", **QUIET)
+
+    def error(self, error: MMTuneError) -> None:
+        """Show what went wrong."""
+        self._close()
+        self.console.print(printable(str(error)), style="red", **QUIET)
+
+    def begin(self) -> Tell:
+        """Begin an answer."""
+        self.console.print(MODEL, style="bold green", end="", **QUIET)
+        self.console.file.flush()
+        self._has_said = False
+        self._wrap = WordWrap(self._write, self.console.width, len(MODEL))
+        return self._wrap.add
+
+    def end(self, question: Message, answer: str) -> None:
+        """End an answer; an empty one is shown as such."""
+        self._has_said = True
+        self._close()
+
+    def _close(self) -> None:
+        """Begin a new line behind what an answer has said so far; where it said nothing, take back its beginning."""
+        if self._wrap is None:
+            return
+        self._wrap.end()
+        self.console.file.write("\n" if self._has_said else ERASE_LINE)
+        self._wrap = None
+
+    def _write(self, text: str) -> None:
+        self._has_said = True
+        self.console.file.write(text)
+        self.console.file.flush()
+
+
+def chat_loop(dialogue: Dialogue, name: str) -> None:
+    """Read questions in a terminal and show answers until the user leaves.
+
+    Args:
+        dialogue: on a `TerminalScreen`.
+        name: of the model, for the line below.
+    """
+    read, was_stopped, screen = _reader(dialogue, name), False, dialogue.screen
+    screen.note(HELP)
+    if dialogue.waiting:
+        screen.note(f"with the first question: {', '.join(dialogue.waiting)}")
+    while not dialogue.is_over:
+        try:
+            line = read()
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            if was_stopped:
+                return
+            was_stopped = True
+            screen.note("Ctrl-C again leaves")
             continue
-        if text in ("/reset", "RESET"):
-            session.reset()
-            waiting = (image,) if image else ()
-            console.print("[dim]the dialogue starts anew[/dim]")
-        elif text.split()[0] == "/adapter":
-            if _switch(switch, console, text.removeprefix("/adapter").strip()):
-                session.reset()
-                waiting = (image,) if image else ()
-        elif text == "/help":
-            console.print(f"[dim]{HELP}[/dim]", highlight=False)
-        elif text.startswith("/image "):
-            waiting = (*waiting, text.removeprefix("/image ").strip())
-        elif text.startswith("/"):
-            console.print(f"unknown command {text.split()[0]}. {HELP}", markup=False, highlight=False)
-        else:
-            waiting = _ask(session, console, text, waiting)
+        was_stopped = False
+        try:
+            with _keys_unseen():
+                take_line(dialogue, line)
+        except KeyboardInterrupt:
+            was_stopped = True
+            screen.note("stopped. Ctrl-C again leaves, /retry asks again.")
+        except MMTuneError as error:
+            screen.error(error)
 
 
-def call_printer(console: Console) -> Callable[[str, str], None]:
-    """Return what shows a call of a tool and its result, each on a line."""
+@contextmanager
+def _keys_unseen() -> Iterator[None]:
+    """Keep what is typed meanwhile from the screen; it is read with the next line."""
+    if os.name == "nt":
+        yield
+        return
+    import termios
 
-    def tell(call: str, result: str) -> None:
-        for title, text in (("call", call), ("result", result)):
-            line = " ".join(text.split())
-            console.print(f"{title}: {line if len(line) <= 200 else line[:200] + '...'}", **QUIET)
-
-    return tell
-
-
-def _read(console: Console) -> str:
-    """Return what the user types; Ctrl-D and Ctrl-C leave."""
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    now = list(before)
+    now[3] &= ~termios.ECHO
     try:
-        return console.input("[bold cyan]you:[/] ").strip()
-    except (EOFError, KeyboardInterrupt):
-        console.print()
-        return "/exit"
+        termios.tcsetattr(terminal, termios.TCSADRAIN, now)
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 
-def _switch(switch: AdapterSwitch, console: Console, name: str) -> bool:
-    """List the runs, or let one of them answer; return whether another one does now."""
-    if not name:
-        names = [f"{known} (answers)" if known == switch.active else known for known in (*switch.names, UNLOADED[0])]
-        console.print(f"{', '.join(names)}. /adapter NAME switches.", markup=False, highlight=False)
-        return False
+def _reader(dialogue: Dialogue, name: str) -> Callable[[], str]:
+    """Return what reads a line with editing, history and completion."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.formatted_text import FormattedText
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+    from prompt_toolkit.key_binding import KeyBindings
+    from prompt_toolkit.styles import Style
+
+    from mmtune.chat.completion import CommandCompleter
+
+    path, keys = _history_path(), KeyBindings()
+
+    @keys.add("escape", "enter")
+    def _(event: Any) -> None:
+        event.current_buffer.insert_text("\n")
+
+    session: PromptSession[str] = PromptSession(
+        history=InMemoryHistory() if path is None else FileHistory(str(path)),
+        completer=CommandCompleter(),
+        complete_while_typing=False,
+        key_bindings=keys,
+        bottom_toolbar=lambda: _status(dialogue, name),
+        style=Style.from_dict({"bottom-toolbar": "noreverse dim"}),
+    )
+    prompt = FormattedText([("bold ansicyan", "you: ")])
+    return lambda: session.prompt(prompt)
+
+
+def _history_path() -> Path | None:
+    """Where lines are remembered, for their user alone; None where nothing can be written."""
+    path = cache_folder() / "chat_history"
     try:
-        switch.select(name)
-    except MMTuneError as error:
-        console.print(str(error), markup=False, style="red", highlight=False)
-        return False
-    now = "no adapter: the base model answers" if switch.active in UNLOADED else f"{switch.active} answers"
-    console.print(f"{now}; the dialogue starts anew", markup=False, style="dim", highlight=False)
-    return True
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+    except OSError:
+        return None
+    return path
 
 
-def _ask(session: ChatSession, console: Console, text: str, images: tuple[str, ...]) -> tuple[str, ...]:
-    """Print the answer; return the images that are still to be shown."""
-    try:
-        answer = session.ask(text, images)
-    except MMTuneError as error:
-        console.print(str(error), markup=False, style="red", highlight=False)
-        return ()
-    console.print("[bold green]model:[/] ", end="")
-    console.print(answer, markup=False, highlight=False)
-    return ()
+def _status(dialogue: Dialogue, name: str) -> str:
+    session, switch = dialogue.session, dialogue.switch
+    used = f"{len(session.ids)} tokens"
+    if session.context is not None:
+        used = f"{len(session.ids)} of {session.context} tokens"
+    count = len(dialogue.waiting)
+    images = f" | {count} image{'s' * (count > 1)} with the next question" if count else ""
+    return f"{name if switch is None else switch.active} | {used}{images}"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from mmtune.build import Parts
 from mmtune.chat.generate import Decoding, answer_text
-from mmtune.chat.session import ChatSession
+from mmtune.chat.session import ChatSession, Tell
 from mmtune.conversation import Message
 from mmtune.data.call_pieces import NO_TOOLS
 from mmtune.data.dialogue_encoder import encoder_of
@@ -27,6 +27,7 @@ class ToolSession(ChatSession):
         decoding: how answers are chosen.
         system: a system message, or None.
         tell: told each call and its result, as texts.
+        context: see `ChatSession`.
 
     Raises:
         ConfigError: the model's chat template, or its tokenizer, has no form for calls.
@@ -40,26 +41,32 @@ class ToolSession(ChatSession):
         decoding: Decoding | None = None,
         system: str | None = None,
         tell: Callable[[str, str], None] = lambda call, result: None,
+        context: int | None = None,
     ):
         pieces = encoder_of(parts.template, parts.tokenizer).calls
         if pieces is None or pieces.missing or parts.template.tools is None:
             raise ConfigError("--tools", f"this model's run {NO_TOOLS if pieces is None else pieces.missing}")
         self.tools, self.limits, self.tell = tools, limits or Limits(), tell
         self.calls, self.format = pieces, parts.template.tools
-        super().__init__(parts, decoding, system)
+        super().__init__(parts, decoding, system, context)
 
-    def reset(self) -> None:
-        """Forget the dialogue; the tools stay on offer."""
-        super().reset()
-        self._add_prompt(offer([tool.schema for tool in self.tools]))
+    @property
+    def opening(self) -> tuple[Message, ...]:
+        """The turns before the first question: the tools stay on offer."""
+        return (*super().opening, offer([tool.schema for tool in self.tools]))
 
-    def _answer(self) -> str:
+    def split(self, answer: list[int]) -> tuple[list[int], list[list[int]]]:
+        """Return what an answer says before its first call, and the ids within each of its calls."""
+        return self.calls.split(answer)
+
+    def _answer(self, on_text: Tell | None) -> str:
         """Let the model answer, running its calls on the way, as many as the limits allow."""
         num_calls = 0
         while True:
-            said, calls = self.calls.split(self._answer_ids())
+            answer = self._answer_ids(on_text)
+            _, calls = self.split(answer)
             if not calls:
-                return answer_text(self.parts, said)
+                return self.text(answer)
             results = []
             for ids in calls:
                 call, num_calls = answer_text(self.parts, ids), num_calls + 1
@@ -69,7 +76,6 @@ class ToolSession(ChatSession):
                     result = run_call(self.tools, call, self.format.arguments, self.limits)
                 self.tell(call, result)
                 results.append(result)
-            self._add_prompt(Message("result", ("\n".join(results),)))
+            self.exchanges[-1].said.append(Message("result", ("\n".join(results),)))
             if num_calls > self.limits.num_calls:
-                said, _ = self.calls.split(self._answer_ids())
-                return answer_text(self.parts, said)
+                return self.text(self._answer_ids(on_text))

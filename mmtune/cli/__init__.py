@@ -4,6 +4,7 @@ import argparse
 import io
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ from mmtune.cli import (
     configs,
     convert,
     data,
+    eval,
     export,
     identity,
     inspect,
@@ -24,9 +26,10 @@ from mmtune.cli import (
     train,
 )
 from mmtune.cli.former_verbs import answer_for
-from mmtune.errors import Interrupted, MMTuneError
+from mmtune.errors import EndedElsewhere, Interrupted, MMTuneError
+from mmtune.processes import mark, num_processes, rank, tell_launcher
 
-VERBS = (train, plan, recipe, identity, chat, compare, merge, export, data, inspect, bench, configs, convert)
+VERBS = (train, plan, recipe, identity, chat, compare, eval, merge, export, data, inspect, bench, configs, convert)
 VERB_NAMES = (
     *train.VERBS,
     "plan",
@@ -34,6 +37,7 @@ VERB_NAMES = (
     "identity",
     "chat",
     "compare",
+    "eval",
     "merge",
     "export",
     "data",
@@ -44,8 +48,12 @@ VERB_NAMES = (
 )
 TAKES_OVERRIDES = ("pretrain", "finetune", "sft", "plan", "run", "identity", "inspect", "data", "bench")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+FOR_SEVERAL = (*train.VERBS, "eval")
+"""Verbs that torchrun may start in several processes."""
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
+SECONDS_TO_SAY_WHY = 5.0
+"""What a process waits that another one ended: torchrun ends all with the first, and the other has to say why."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -76,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mmtune: {answer}", file=sys.stderr)
         return EXIT_MISTAKE
     args = _parse(argv)
+    if num_processes() > 1 and args.verb not in FOR_SEVERAL:
+        return _refuse_several(args.verb)
     from mmtune.logs import level_of, log_policy
 
     try:
@@ -84,14 +94,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MMTuneError as error:
         if args.traceback:
             raise
-        print(f"mmtune: {error}", file=sys.stderr)
+        print(f"mmtune: {mark()}{error}", file=sys.stderr)
+        tell_launcher(str(error))
+        return EXIT_MISTAKE
+    except EndedElsewhere:
+        time.sleep(SECONDS_TO_SAY_WHY)
         return EXIT_MISTAKE
     except Interrupted as interrupted:
-        print(f"mmtune: {interrupted}", file=sys.stderr)
+        if rank() == 0:
+            print(f"mmtune: {interrupted}", file=sys.stderr)
         return interrupted.exit_code
     except KeyboardInterrupt:
         print("mmtune: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _refuse_several(verb: str) -> int:
+    """Say that a verb is for one process; the first one of several says it."""
+    if rank():
+        time.sleep(SECONDS_TO_SAY_WHY)
+        return EXIT_MISTAKE
+    mend = f"Start it without torchrun, which is for {', '.join(FOR_SEVERAL)}."
+    message = f"mmtune {verb}: runs in one process (got {num_processes()}). {mend}"
+    print(message, file=sys.stderr)
+    tell_launcher(message)
+    return EXIT_MISTAKE
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -115,4 +142,9 @@ def entry_point() -> NoReturn:
         sys.stdout.reconfigure(errors="backslashreplace")
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `mmtune inspect ... | head` ends quietly
-    sys.exit(main())
+    code = main()
+    if num_processes() > 1 and code == 0:
+        from mmtune.training.ranks import leave
+
+        leave()
+    sys.exit(code)

@@ -29,6 +29,14 @@ def probability(text: str) -> float:
     return value
 
 
+def above_0(text: str) -> float:
+    """Read a number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0 (got {text})")
+    return value
+
+
 def _at_least(text: str, lowest: int) -> int:
     try:
         value = int(text)
@@ -44,4 +52,12 @@ def gib(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number of GiB above 0 (got {text})")
+    return value
+
+
+def rate(text: str) -> float:
+    """Read a number above 0 of something a second."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0 (got {text})")
     return value

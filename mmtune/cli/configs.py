@@ -27,10 +27,11 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List, show or copy."""
-    from mmtune.shipped import find_config, shipped_configs
+    from mmtune.shipped import find_config, shipped_configs, shipped_settings
 
     if args.action == "list":
-        found = {name: path for name, path in shipped_configs().items() if args.pattern.lower() in name.lower()}
+        shipped = shipped_configs() | shipped_settings()
+        found = {name: path for name, path in shipped.items() if args.pattern.lower() in name.lower()}
         width = max(map(len, found), default=0)
         for name, path in found.items():
             print(f"{name:{width}}  {_summary(path)}".rstrip())

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from mmtune.cli.arguments import gib
+from mmtune.cli.arguments import at_least_1, gib, probability, rate
 from mmtune.cli.data_source import add_verb_of_config, named_config
 
 
@@ -15,12 +15,24 @@ def add(verbs: Any) -> None:
         description="Say what a config needs in memory, on disk and in steps. The model is built from its config\n"
         "alone: no weights are read and nothing is downloaded. Data that is here is prepared and kept for the run.",
         epilog="example:\n  mmtune plan finetune/llava_internlm2_1_8b_665k_8gb --gpu-memory 8\n"
-        "  mmtune plan configs/demo/finetune.yaml train.device=cpu --probe",
+        "  mmtune plan configs/demo/finetune.yaml train.device=cpu --probe\n"
+        "  mmtune plan sft/internlm2_1_8b_full --gpus 8 --gpu a100-40gb --tokens-per-second 9000",
     )
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a name of `mmtune configs list`")
     parser.add_argument("overrides", nargs="*", metavar="section.name=value", help="set a key of the config")
-    parser.add_argument(
+    card = parser.add_mutually_exclusive_group()
+    card.add_argument(
         "--gpu-memory", type=gib, metavar="GIB", help="plan for a card of this size (the card that is here)"
+    )
+    card.add_argument("--gpu", metavar="NAME", help="plan for a card of this name, such as rtx-4090 or a100-80gb")
+    parser.add_argument("--gpus", type=at_least_1, default=1, metavar="N", help="of so many cards (1)")
+    speed = parser.add_mutually_exclusive_group()
+    speed.add_argument(
+        "--tokens-per-second", type=rate, metavar="RATE", help="of one card, measured: says how long the run takes"
+    )
+    speed.add_argument("--bench", metavar="FILE", help="the same, from a file of `mmtune bench --json`")
+    parser.add_argument(
+        "--efficiency", type=probability, metavar="SHARE", help="of several cards: rate of N / N x rate of one (0.9)"
     )
     parser.add_argument("--no-data", action="store_true", help="assume full rows of data.max_length; read no data")
     parser.add_argument(
@@ -38,9 +50,34 @@ def run(args: argparse.Namespace) -> int:
     config, verb = named_config(args.config, args.overrides, args.verb_of_config)
     from mmtune.training.planning import plan_run, report_lines
 
-    report = plan_run(config, gpu_memory=args.gpu_memory, reads_data=not args.no_data, probes=args.probe)
+    report = plan_run(
+        config,
+        gpu_memory=args.gpu_memory,
+        reads_data=not args.no_data,
+        probes=args.probe,
+        card=args.gpu,
+        rate=_rate(args),
+        num_devices=args.gpus,
+    )
     if args.json:
         print(json.dumps({"verb": verb} | report.values()))
     else:
         print("\n".join(report_lines(report)))
     return 0
+
+
+def _rate(args: argparse.Namespace) -> Any:
+    """The rate that the arguments give; None without one."""
+    from pathlib import Path
+
+    from mmtune.training.plan_time import EFFICIENCY, Rate, bench_rate
+
+    if args.bench is not None:
+        tokens, device = bench_rate(Path(args.bench))
+        source = f"measured on {device}"
+    elif args.tokens_per_second is not None:
+        tokens, source = args.tokens_per_second, "given"
+    else:
+        return None
+    share = 1.0 if args.gpus == 1 else args.efficiency or EFFICIENCY
+    return Rate(tokens, source, args.gpus, share)

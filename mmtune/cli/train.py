@@ -40,10 +40,17 @@ def add(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train."""
     from mmtune.config import load_config
+    from mmtune.errors import EndedElsewhere, MMTuneError
+    from mmtune.processes import local_rank
 
     if isinstance(args.resume, str) and "=" in args.resume and not Path(args.resume).exists():
         args.overrides, args.resume = [*args.overrides, args.resume], True  # `--resume train.max_steps=200`
-    config = load_config(args.config, args.overrides, args.verb)
+    try:
+        config = load_config(args.config, args.overrides, args.verb)
+    except MMTuneError as error:
+        if local_rank():  # the first process of this machine says the same
+            raise EndedElsewhere(str(error)) from error
+        raise
     from mmtune.training.run import train
 
     train(config, args.verb, resume=args.resume, overwrite=args.overwrite)

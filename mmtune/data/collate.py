@@ -24,8 +24,10 @@ def collate(items: list[dict[str, torch.Tensor]], pad_token_id: int = 0) -> dict
 
     Returns:
         `input_ids`, `labels` and maybe `position_ids`, each int64[B, T], the images of all items together, and
-        `sample_lengths`, the tokens of each sample without padding, row after row.
+        `sample_lengths`, the tokens of each sample without padding, row after row. No items make an empty batch.
     """
+    if not items:
+        return empty_batch()
     padding = {"input_ids": pad_token_id, "labels": IGNORE_INDEX, "position_ids": 0}
     batch = {
         name: pad_sequence([item[name] for item in items], True, value)
@@ -46,12 +48,24 @@ def collate_joined(items: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
 
     Returns:
         `input_ids`, `labels` and `position_ids`, each int64[1, T], the images of all items together, and
-        `sample_lengths`, the tokens of each sample.
+        `sample_lengths`, the tokens of each sample. No items make an empty batch.
     """
+    if not items:
+        return empty_batch()
     positions = [item.get("position_ids", torch.arange(len(item["input_ids"]))) for item in items]
     row = {name: torch.cat([item[name] for item in items])[None] for name in ("input_ids", "labels")}
     row["position_ids"] = torch.cat(positions)[None]
     return row | _images(items) | {"sample_lengths": _sample_lengths(items)}
+
+
+def empty_batch() -> dict[str, Any]:
+    """Return a batch of no samples: its loss is 0, and so is each gradient of it.
+
+    A process gets it where a step has fewer batches than processes, and takes its part in the sums of all. Its two
+    tokens, which nobody sees, are there because a model takes no empty tensor.
+    """
+    ids = torch.zeros(1, 2, dtype=torch.int64)
+    return {"input_ids": ids, "labels": torch.full_like(ids, IGNORE_INDEX), "sample_lengths": ()}
 
 
 def _sample_lengths(items: list[dict[str, torch.Tensor]]) -> tuple[int, ...]:

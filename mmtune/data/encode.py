@@ -153,13 +153,31 @@ def prompt_ids(
         previous: the role of the turn before it; None where the dialogue begins, with BOS where the template has it.
 
     Raises:
-        DataError: it is a system message that the template cannot hold.
+        DataError: it is a system message that the template cannot hold, or a text with half a character.
     """
     encoder = encoder_of(template, tokenizer)
     if reason := encoder.wrong(Conversation((message,)), num_image_tokens):
         raise DataError("dialogue", reason)
+    texts = encoder.texts_of_turns((message,), previous)
+    if reason := next(filter(None, map(half_character, texts)), ""):
+        raise DataError("dialogue", f"the text {reason}")
+    ids = encoder.encoder.texts(texts)
+    return encoder.join((message,), ids, [IMAGE_TOKEN_ID] * num_image_tokens, previous)[0]
+
+
+def answer_ids(message: Message, template: ChatTemplate, tokenizer: Any, previous: str) -> list[int]:
+    """Return the ids of an answer as training has them, without what closes it.
+
+    Args:
+        message: the assistant's turn.
+        template: the pieces around each turn.
+        tokenizer: as for `encode`.
+        previous: the role of the turn before it.
+    """
+    encoder = encoder_of(template, tokenizer)
     texts = encoder.encoder.texts(encoder.texts_of_turns((message,), previous))
-    return encoder.join((message,), texts, [IMAGE_TOKEN_ID] * num_image_tokens, previous)[0]
+    ids = encoder.join((message,), texts, [], previous)[0]
+    return ids[: len(ids) - len(encoder.turns["assistant", previous].after) - len(encoder.separator)]
 
 
 def closing_ids(answer: Sequence[int], template: ChatTemplate, tokenizer: Any) -> list[int]:

@@ -7,6 +7,7 @@ not on where images are, how sources are mixed or how batches are made. No image
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -88,7 +89,8 @@ def prepared(source: Source, encoder: RecordEncoder, progress: Callable[[int], N
     """Return the store of a source, made now or found in the cache.
 
     A store is written beside its place and renamed when it is whole, so that an interrupted preparation leaves
-    nothing that could be taken for one, and two processes that make the same one do not meet.
+    nothing that could be taken for one, and two processes that make the same one do not meet, whether they are on one
+    machine or on two that share the cache: the first that is done is taken.
 
     Args:
         source: what is read.
@@ -102,21 +104,29 @@ def prepared(source: Source, encoder: RecordEncoder, progress: Callable[[int], N
     settings = {"version": STORE_VERSION, **asdict(source), "path": content}
     folder = cache_folder() / "data" / value_hash({**settings, "encoder": encoder.fingerprint()})[:32]
     if not (folder / FACTS_FILE).is_file():
-        partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
         try:
-            partial.mkdir(parents=True)
-            _require_space(source, partial)
-            _write_store(source, encoder, partial, content, progress)
-            if folder.exists():
-                shutil.rmtree(folder)  # without its facts: damaged
-            os.replace(partial, folder)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as beside:
+                partial = Path(beside) / folder.name
+                partial.mkdir()
+                _require_space(source, partial)
+                _write_store(source, encoder, partial, content, progress)
+                _put_in_place(partial, folder)
         except OSError as error:
             message = f"cannot be prepared: {error.strerror}. Mend that, or name another folder with MMTUNE_CACHE."
-            raise DataError(partial.parent, message) from None
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            raise DataError(folder.parent, message) from None
     return SampleStore(folder, source.path)
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    """Rename a whole store to its name, unless another process has made it meanwhile and may be reading it."""
+    if folder.exists() and not (folder / FACTS_FILE).is_file():
+        shutil.rmtree(folder)  # damaged
+    try:
+        os.replace(partial, folder)
+    except OSError:
+        if not (folder / FACTS_FILE).is_file():
+            raise
 
 
 def _require_space(source: Source, folder: Path) -> None:

@@ -1,19 +1,17 @@
 """The same questions to several models, with their images and with wrong ones. What answers are worth: `scores.py`."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from mmtune.build import Parts, build_parts, load_run
-from mmtune.chat.generate import Decoding, answer_text, embed_images, generate_ids
-from mmtune.chat.session import question_message
-from mmtune.conversation import Conversation, Message
+from mmtune.chat.generate import Decoding
 from mmtune.errors import ConfigError
+from mmtune.evaluate.asking import Asker
 from mmtune.evaluate.questions import Question, shuffled_images, spread
 from mmtune.models.device import choose_device
 from mmtune.run_folder import read_config, require_complete
@@ -163,60 +161,3 @@ def describe_model(name: str) -> dict[str, str]:
         "label": Path(name).name,
         "note": f"trained: {' + '.join(trained)} ({name})",
     }
-
-
-class Asker:
-    """Answers single questions in batches of about equal length; each image is encoded once, each prompt asked once.
-
-    Args:
-        parts: the model.
-        decoding: how answers are chosen.
-        batch_size: prompts answered together.
-        system: a system message before each question, or None.
-    """
-
-    def __init__(self, parts: Parts, decoding: Decoding, batch_size: int, system: str | None = None):
-        self.parts, self.decoding, self.batch_size, self.system = parts, decoding, batch_size, system
-        self.embeds: dict[str | None, torch.Tensor] = {}
-
-    def ask(self, questions: list[str], images: list[tuple[str | None, ...]]) -> list[str]:
-        """Return an answer to each question; an image of None is a blank one. Equal prompts get one answer."""
-        asked = list(zip(questions, images, strict=True))
-        distinct = list(dict.fromkeys(asked))
-        answers = dict(zip(distinct, self._ask(distinct), strict=True))
-        return [answers[pair] for pair in asked]
-
-    def _ask(self, asked: list[tuple[str, tuple[str | None, ...]]]) -> list[str]:
-        prompts = [self._prompt(text, shown) for text, shown in asked]
-        texts = [""] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
-        for batch in _batches(order, self.batch_size):
-            embeds = self._image_embeds([asked[number][1] for number in batch])
-            ids = generate_ids(self.parts, [prompts[number] for number in batch], embeds, self.decoding)
-            for number, answer in zip(batch, ids, strict=True):
-                texts[number] = answer_text(self.parts, answer)
-        return texts
-
-    def _prompt(self, text: str, images: tuple[str | None, ...]) -> list[int]:
-        messages = [Message("system", (self.system,))] if self.system else []
-        messages.append(question_message(text, tuple(path or "blank" for path in images)))
-        return self.parts.encode(Conversation(tuple(messages)), add_generation_prompt=True).input_ids
-
-    def _image_embeds(self, images: list[tuple[str | None, ...]]) -> list[torch.Tensor | None]:
-        new = sorted({path for shown in images for path in shown} - self.embeds.keys(), key=str)
-        if new:
-            pixels = torch.stack([self._open(path) for path in new])
-            self.embeds.update(zip(new, embed_images(self.parts, pixels), strict=True))
-        return [torch.stack([self.embeds[path] for path in shown]) if shown else None for shown in images]
-
-    def _open(self, path: str | None) -> torch.Tensor:
-        transform = self.parts.transform
-        assert transform is not None
-        if path is not None:
-            return transform.open(path)
-        return transform(Image.new("RGB", (transform.image_size,) * 2, transform.padding_colour))
-
-
-def _batches(items: list[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

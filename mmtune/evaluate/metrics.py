@@ -61,7 +61,7 @@ def mentions_one(answer: str, references: list[str]) -> bool:
 MATCHES = {"exact": exact, "contains": contains, "ends_with": ends_with, "mentions": mentions_one}
 
 
-def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(correct: float, total: int, z: float = 1.96) -> tuple[float, float]:
     """Return the 95 % interval of a share (Wilson 1927), which stays inside 0..1 also for few answers.
 
     >>> tuple(round(value, 3) for value in wilson_interval(45, 50))

@@ -1,7 +1,7 @@
 """Questions with references, as chat, compare and evaluation read them, and draws from them."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,10 +58,30 @@ def read_questions(
     Raises:
         DataError: a question is malformed or its image is missing.
     """
+    questions = []
+    for question in each_question(path, image_folder, set_name):
+        if isinstance(question, DataError):
+            raise question
+        questions.append(question)
+    return questions
+
+
+def each_question(
+    path: Path | str, image_folder: Path | str | None = None, set_name: str | None = None
+) -> Iterator[Question | DataError]:
+    """Yield each question of a file, or what is wrong with it; arguments as for `read_questions`.
+
+    Raises:
+        DataError: the file cannot be read, or not beyond some line.
+    """
     path = Path(path)
     folder = Path(image_folder) if image_folder is not None else path.parent
     name = set_name or path.stem.replace("_", " ")
-    return [_question(record, folder, name) for record in read_records(path)]
+    for record in read_records(path):
+        try:
+            yield _question(record, folder, name)
+        except DataError as error:
+            yield error
 
 
 def _question(record: Record, folder: Path, set_name: str) -> Question:

@@ -37,7 +37,7 @@ def image_template(template: ChatTemplate, bos: str | None) -> str:
     """Return a chat template as a Jinja text that renders what `encode` encodes.
 
     The text around a user turn opens the assistant's turn, so a prompt is complete without `add_generation_prompt`.
-    Images stand before the text of their turn, each on a line of its own, as in `chat.session.question_message`.
+    Images stand before the text of their turn, each on a line of its own, as in `chat.exchange.question_message`.
 
     Args:
         template: the run's.

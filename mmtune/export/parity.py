@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from mmtune.build import Parts
+from mmtune.chat.exchange import question_message
 from mmtune.chat.generate import Decoding, embed_images, generate_ids
-from mmtune.chat.session import question_message
 from mmtune.conversation import Conversation, Message
 from mmtune.errors import CheckpointError
 from mmtune.models.vlm import VisionLanguageModel

@@ -1,9 +1,10 @@
 """Cross-entropy where a label is, and nowhere else."""
 
+import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -18,7 +19,7 @@ def answer_loss(
     labels: torch.Tensor,
     head: Any,
     num_supervised_tokens: torch.Tensor | int | None = None,
-    chunk_size: int | None = None,
+    num_chunks: int | None = None,
     label_smoothing_factor: float = 0.0,
 ) -> torch.Tensor:
     """Return the cross-entropy of the supervised tokens, computed at the positions that predict them.
@@ -33,7 +34,7 @@ def answer_loss(
         head: from float[N, H] to logits float[N, V], with `out_features` V.
         num_supervised_tokens: what the sum is divided by: the supervised tokens of the whole optimizer step, over
             accumulation and ranks. None divides by those of this batch.
-        chunk_size: positions a chunk; None fits them to `MAX_LOGITS`.
+        num_chunks: calls of the head; None makes as few as `MAX_LOGITS` allows. See `agreed_chunks`.
         label_smoothing_factor: share of the target that is spread evenly over the vocabulary (Szegedy et al. 2015,
             arXiv:1512.00567, section 7); 0: all of it is on the label.
 
@@ -43,11 +44,9 @@ def answer_loss(
     targets = labels[:, 1:]
     supervised = targets != IGNORE_INDEX
     states, targets = hidden[:, :-1][supervised], targets[supervised]
-    if not targets.numel():
-        return states.sum().float()
-    if chunk_size is None:
-        chunk_size = max(1, MAX_LOGITS // head.out_features)
-    pieces = list(zip(states.split(chunk_size), targets.split(chunk_size), strict=True))
+    if num_chunks is None:
+        num_chunks = chunks_needed(targets.numel(), head)
+    pieces = list(zip(states.tensor_split(num_chunks), targets.tensor_split(num_chunks), strict=True))
     if len(pieces) == 1:
         total = _summed_loss(*pieces[0], head, label_smoothing_factor)
     else:
@@ -55,7 +54,27 @@ def answer_loss(
             checkpoint(_summed_loss, *piece, head, label_smoothing_factor, use_reentrant=False) for piece in pieces
         ]
         total = torch.stack(losses).sum()
-    return total / (targets.numel() if num_supervised_tokens is None else num_supervised_tokens)
+    return total / (max(targets.numel(), 1) if num_supervised_tokens is None else num_supervised_tokens)
+
+
+def chunks_needed(num_tokens: int, head: Any) -> int:
+    """Return the fewest chunks of supervised tokens whose logits are at most `MAX_LOGITS` each, one at least."""
+    return max(1, math.ceil(num_tokens / max(1, MAX_LOGITS // head.out_features)))
+
+
+def agreed_chunks(labels: torch.Tensor, head: Any) -> int:
+    """Return the chunks that the process with most supervised tokens needs.
+
+    Where the head lies in parts on several devices, each call of it fetches the parts, so that all processes must
+    call it equally often; some of their chunks may be empty.
+
+    Args:
+        labels: int64[B, T] of this process.
+        head: as for `answer_loss`.
+    """
+    number = torch.tensor(chunks_needed(int((labels[:, 1:] != IGNORE_INDEX).sum()), head), device=labels.device)
+    distributed.all_reduce(number, distributed.ReduceOp.MAX)
+    return int(number)
 
 
 def _summed_loss(states: torch.Tensor, targets: torch.Tensor, head: nn.Module, smoothing: float) -> torch.Tensor:

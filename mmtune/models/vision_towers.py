@@ -163,7 +163,7 @@ def read_preprocessing(folder: Path, family: Family) -> dict[str, Any]:
     Raises:
         ModelError: the preprocessor asks for something that is not done here.
     """
-    path, stored = _stored_preprocessing(folder)
+    path, stored = stored_preprocessing(folder)
     resample = stored.get("resample", 3)
     if resample not in RESAMPLING:
         message = f"resample {resample} is not done here. Known: 2 (bilinear), 3 (bicubic). Mend the file."
@@ -177,7 +177,8 @@ def read_preprocessing(folder: Path, family: Family) -> dict[str, Any]:
     }
 
 
-def _stored_preprocessing(folder: Path) -> tuple[Path, dict[str, Any]]:
+def stored_preprocessing(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the file that says how a folder's images are prepared, and what it says; nothing where there is none."""
     path = folder / "preprocessor_config.json"
     if path.is_file():
         return path, read_json(path)

@@ -12,7 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from mmtune.conversation import IGNORE_INDEX, IMAGE_TOKEN_ID
 from mmtune.models.adalora import penalty
 from mmtune.models.attention import row_options
-from mmtune.models.loss import answer_loss
+from mmtune.models.loss import agreed_chunks, answer_loss
 from mmtune.models.neftune import add_noise
 from mmtune.models.precision import to_autocast
 from mmtune.models.projector import Projector
@@ -41,6 +41,10 @@ class VisionLanguageModel(nn.Module):
         checkpointed_share: of the language model's blocks, where gradient checkpointing is on.
         neftune_noise_alpha: of the noise on text embeddings while training; 0: none. See `mmtune.models.neftune`.
         label_smoothing_factor: of the loss while training; see `answer_loss`.
+        runs_alike: an engine counts on it that all processes run the same modules in the same order: it adds up
+            gradients as they come, or fetches weights as modules run.
+        is_split: the latter, as parts of the weights lie on several devices.
+        reads_features: images come as features, not as pixels.
         adapter_start: first factors of an adapter that was taken out of the weights; see `adapter_start.py`.
     """
 
@@ -52,6 +56,7 @@ class VisionLanguageModel(nn.Module):
         self.llm, self.vision, self.projector = llm, vision, projector
         self.checkpointed_share = 1.0
         self.neftune_noise_alpha = self.label_smoothing_factor = 0.0
+        self.runs_alike = self.is_split = self.reads_features = False
         self.adapter_start: dict[str, torch.Tensor] | None = None
 
     @property
@@ -126,19 +131,24 @@ class VisionLanguageModel(nn.Module):
             sample_lengths: tokens of each sample without padding, row after row; see `hidden_states`.
             num_items_in_batch: supervised tokens of the whole optimizer step; see `answer_loss`.
         """
+        sample_lengths = sample_lengths or None  # a batch of no samples: see `mmtune.data.collate.empty_batch`
         image_embeds = None if pixel_values is None else self.encode_images(pixel_values)
         if image_features is not None:
             image_embeds = self.project(image_features)
+        zero = None
+        if image_embeds is None and self.projector is not None and self.training:
+            zero = self._image_gradients()
         embeds = self.embed(input_ids, image_embeds)
         if self.training and self.neftune_noise_alpha:
             is_text = input_ids != IMAGE_TOKEN_ID
             embeds = add_noise(embeds, is_text, self.neftune_noise_alpha, position_ids, sample_lengths)
-        if image_embeds is None and self.projector is not None and self.training:
-            embeds = embeds + self._image_gradients().to(embeds.dtype)
+        if zero is not None:
+            embeds = embeds + zero.to(embeds.dtype)
         hidden = self.hidden_states(embeds, position_ids, sample_lengths)
         head = self.base_llm.get_output_embeddings()
         smoothing = self.label_smoothing_factor if self.training else 0.0
-        loss = answer_loss(hidden, labels, head, num_items_in_batch, label_smoothing_factor=smoothing)
+        num_chunks = agreed_chunks(labels, head) if self.is_split else None
+        loss = answer_loss(hidden, labels, head, num_items_in_batch, num_chunks, smoothing)
         orthogonality = penalty(self.llm)
         if orthogonality is not None:
             loss = loss + orthogonality * _share(labels, num_items_in_batch)
@@ -186,9 +196,20 @@ class VisionLanguageModel(nn.Module):
         """A zero that gives vision and projector gradients of zero, so that ranks with and without images agree."""
         assert self.projector is not None
         assert self.vision is not None
+        if self.runs_alike:
+            return 0.0 * self._blank_embeds().sum()
         parameters = [*self.vision.parameters(), *self.projector.parameters()]
         trained = [parameter.sum() for parameter in parameters if parameter.requires_grad]
         return 0.0 * torch.stack(trained).sum() if trained else torch.zeros((), device=self.device)
+
+    def _blank_embeds(self) -> torch.Tensor:
+        """The embeddings of an empty image, for which vision and projector run as they do for any other."""
+        assert self.vision is not None
+        dtype = next(self.vision.parameters()).dtype
+        if self.reads_features:
+            return self.project(torch.zeros(1, self.vision.num_tokens, self.vision.hidden_size, dtype=dtype))
+        size = self.vision.preprocessing["image_size"]
+        return self.encode_images(torch.zeros(1, 3, size, size, dtype=dtype))
 
     def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
         """Recompute blocks of the language model in the backward pass; called by the Trainer.

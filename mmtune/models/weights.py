@@ -50,13 +50,18 @@ def saved_bytes(model: VisionLanguageModel) -> int:
 
     An adapter that starts from the weights is written twice: as it is, and as it started.
     """
-    trained = [value for value in model.parameters() if value.requires_grad]
-    kept = [] if model.projector is None else list(model.projector.parameters())
-    kept += [value for name, value in model.llm.named_parameters() if ".lora_" in name]
-    size = sum(value.nbytes for value in {id(value): value for value in (*trained, *kept)}.values())
+    size = sum(value.nbytes for value in kept_parameters(model))
     if starts_from_weights(model.llm):
         size += sum(value.nbytes for value in model.llm.parameters() if value.requires_grad)
     return size
+
+
+def kept_parameters(model: VisionLanguageModel) -> list[nn.Parameter]:
+    """Return the parameters that `save_weights` reads, each once."""
+    kept = [value for value in model.parameters() if value.requires_grad]
+    kept += [] if model.projector is None else list(model.projector.parameters())
+    kept += [value for name, value in model.llm.named_parameters() if ".lora_" in name]
+    return list({id(value): value for value in kept}.values())
 
 
 def _save_adapter(wrapped: PeftModel, folder: Path) -> None:

@@ -57,10 +57,9 @@ class Alarms(TrainerCallback):
         projector = self.config.model.projector
         is_fitted = self.config.model.init_from is not None or (projector is not None and projector.warm_start_epochs)
         self.first_step = state.global_step
-        embeddings: Any = self.model.base_llm.get_input_embeddings()
         self.history = History(
             self.verb,
-            chance_loss=math.log(embeddings.weight.shape[0]),
+            chance_loss=math.log(self.model.config.vocab_size),
             warmup_steps=args.get_warmup_steps(state.max_steps),
             starts_anew=self.verb == "pretrain" and state.global_step == 0 and not is_fitted,
             max_grad_norm=args.max_grad_norm,
@@ -73,10 +72,10 @@ class Alarms(TrainerCallback):
             self.at_start[name] = _copies(trained)
 
     def _trained(self, part: str) -> dict[str, torch.nn.Parameter]:
-        """Return the trained weights of a part that lie whole on this device."""
+        """Return the trained weights of a part; none where parts of them lie on several devices."""
         module = getattr(self.model, part)
-        named = () if module is None else module.named_parameters()
-        return {f"{part}.{name}": value for name, value in named if value.requires_grad and value.numel()}
+        named = () if module is None or self.model.is_split else module.named_parameters()
+        return {f"{part}.{name}": value for name, value in named if value.requires_grad}
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Look whether the gradient of a part is 0; engines that shard gradients keep them elsewhere."""
@@ -143,6 +142,9 @@ class Alarms(TrainerCallback):
         ids = {id(value) for value in self.parts[part].values()}
         groups = [group for group in optimizer.param_groups if ids & {id(value) for value in group["params"]}]
         rates = [group.get("initial_lr", group["lr"]) for group in groups]
+        if self.config.train.deepspeed:  # its optimizer holds flat pieces of the weights
+            own = vars(self.config.model)[part].learning_rate
+            rates = [self.config.train.learning_rate if own is None else own]
         opening = f"the {part} trains but does not move ({STILL_STEPS} steps changed it by a share of {change:.0e})"
         key = f"model.{part}.learning_rate"
         if not rates:

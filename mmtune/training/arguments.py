@@ -9,6 +9,7 @@ from mmtune.schema import TrainConfig
 from mmtune.schema_evaluation import criterion, is_greater_better, steps_between_evaluations
 from mmtune.training.optimizers import optim_args_text, optimizer_name, require_optimizer, require_schedule
 from mmtune.training.trackers import require_trackers
+from mmtune.training.zero import meet_on_cpu, require_filled, require_splittable, zero_settings
 
 ALL_LINEAR = "all-linear"
 NEVER = 1 << 40
@@ -32,6 +33,7 @@ def training_arguments(
     skips_on_resume: bool = True,
     has_checkpointing: bool = False,
     has_evaluation: bool = False,
+    has_idle_weights: bool = False,
 ) -> TrainingArguments:
     """Return the Trainer's arguments for a run.
 
@@ -44,6 +46,7 @@ def training_arguments(
         skips_on_resume: pass over the batches that were trained before; not for a stream, which would be read for it.
         has_checkpointing: compute blocks again in the backward pass.
         has_evaluation: the run is measured while it trains. The best weights are loaded by us, not by the Trainer.
+        has_idle_weights: some that train have no gradient in some steps; several processes then look which.
 
     Raises:
         ConfigError: the Trainer refuses a value, such as the name of an optimizer or a schedule, or the device cannot
@@ -55,6 +58,10 @@ def training_arguments(
     require_schedule(config.lr_scheduler_type, config.lr_scheduler_kwargs)
     size = config.per_device_train_batch_size
     size = 1 if size == "auto" else size  # before it is chosen, when the other values are tried alone
+    require_splittable(config, dtype)
+    settings = zero_settings(config, dtype)
+    if settings is not None and device.type == "cpu":
+        meet_on_cpu()
     try:
         arguments = PlacedTrainingArguments(
             output_dir=config.output_dir,
@@ -91,7 +98,11 @@ def training_arguments(
             ignore_data_skip=not skips_on_resume,
             dataloader_pin_memory=device.type == "cuda",
             use_cpu=device.type == "cpu",
+            deepspeed=settings,
             remove_unused_columns=False,
+            average_tokens_across_devices=True,  # the loss is per supervised token of all processes
+            ddp_find_unused_parameters=has_idle_weights,
+            ddp_broadcast_buffers=False,  # no buffer changes in training
             label_names=["labels"],
             report_to="none",  # trackers.py adds them, with our config and where a resumed run goes on
             disable_tqdm=True,
@@ -99,6 +110,8 @@ def training_arguments(
     except (ValueError, KeyError, ImportError) as error:
         raise ConfigError("train", f"the Trainer refuses this: {str(error).splitlines()[0][:300]}") from None
     require_optimizer(arguments)
+    if settings is not None:
+        require_filled(config, arguments)
     return arguments
 
 

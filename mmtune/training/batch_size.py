@@ -5,7 +5,8 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from mmtune.errors import CheckpointError
+from mmtune.errors import CheckpointError, ConfigError
+from mmtune.processes import num_processes
 from mmtune.run_folder import read_json
 from mmtune.schema import Config
 from mmtune.sizes import gib
@@ -25,12 +26,28 @@ def is_auto(config: Config) -> bool:
 
 
 def with_split(config: Config, size: int) -> Config:
-    """Return a config with batches of `size` on a device, and the accumulation that makes the global batch of them."""
+    """Return a config with batches of `size` on each device, and the accumulation that makes the global batch."""
     config = copy.deepcopy(config)
     assert config.train.global_batch_size is not None, "the config refuses auto without it"
     config.train.per_device_train_batch_size = size
-    config.train.gradient_accumulation_steps = config.train.global_batch_size // size
+    config.train.gradient_accumulation_steps = config.train.global_batch_size // (size * num_processes())
     return config
+
+
+def share_of_process(config: Config) -> int:
+    """Return the samples of a step that each process trains on, where the config says the global batch.
+
+    Raises:
+        ConfigError: they cannot be shared out.
+    """
+    whole, size = config.train.global_batch_size, config.train.per_device_train_batch_size
+    assert whole is not None
+    least = num_processes() * (1 if size == AUTO else int(size))
+    if whole % least:
+        each = "" if size == AUTO else f" of train.per_device_train_batch_size={size}"
+        message = f"must be a multiple of {least} for {num_processes()} processes{each} (got {whole})."
+        raise ConfigError("train.global_batch_size", message)
+    return whole // num_processes()
 
 
 def with_largest_batch(config: Config, planned: PlannedModel, target: Target, rows: Rows | None) -> Config:
@@ -44,8 +61,7 @@ def with_largest_batch(config: Config, planned: PlannedModel, target: Target, ro
         target: where it is to run.
         rows: its data; None assumes full rows.
     """
-    whole = config.train.global_batch_size
-    assert whole is not None, "the config refuses auto without it"
+    whole = share_of_process(config)
     sizes = [size for size in range(1, whole + 1) if whole % size == 0]
     lowest, highest = 0, len(sizes) - 1 if target.memory is not None else 0
     while lowest < highest:
@@ -86,7 +102,9 @@ def log_split(config: Config, target: Target, where: str) -> None:
     """Say how a step is split, and why."""
     train = config.train
     memory = "" if target.memory is None else f" for {gib(target.memory)}"
+    processes = f" x {num_processes()} processes" if num_processes() > 1 else ""
     log.info(
-        "batches of %s x accumulation %d = global batch %s%s (%s)",
-        train.per_device_train_batch_size, train.gradient_accumulation_steps, train.global_batch_size, memory, where,
+        "batches of %s x accumulation %d%s = global batch %s%s (%s)",
+        train.per_device_train_batch_size, train.gradient_accumulation_steps, processes, train.global_batch_size,
+        memory, where,
     )  # fmt: skip

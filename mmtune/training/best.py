@@ -1,6 +1,7 @@
 """The best checkpoint of a run by its criterion, and stopping early when nothing becomes better."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
 
 from mmtune.durable import written_beside
 from mmtune.errors import CheckpointError
+from mmtune.processes import rank
 from mmtune.run_folder import is_complete, write_json
 from mmtune.schema import TrainConfig
 from mmtune.schema_evaluation import TRAINING_METRICS, criterion
+from mmtune.training.ranks import agreed, from_rank_0
 
 log = logging.getLogger(__name__)
 BEST_FILE = "best.json"
@@ -98,14 +101,16 @@ class BestCheckpoint(TrainerCallback):
             CheckpointError: the weights to load at the end are gone.
         """
         best = best_checkpoint(self.config, state)
-        if best is not None and not is_complete(best):
+        if best is not None and not from_rank_0(partial(is_complete, best)):
             message = f"is the best checkpoint of this run by {criterion(self.config)}, and it is gone."
             if self.config.load_best_model_at_end:
                 mend = "Restore it, or go on without it: train.load_best_model_at_end=false."
-                raise CheckpointError(best, f"{message} {mend}")
+                with agreed():
+                    raise CheckpointError(best, f"{message} {mend}")
             log.warning("%s: %s From here on the best is chosen anew", best, message)
             state.best_metric = state.best_global_step = None
-        write_best(Path(self.config.output_dir), best_values(self.config, state))
+        if rank() == 0:
+            write_best(Path(self.config.output_dir), best_values(self.config, state))
 
 
 def best_callbacks(config: TrainConfig) -> list[TrainerCallback]:

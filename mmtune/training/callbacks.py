@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from mmtune.logs import rank
+from mmtune.processes import rank
 from mmtune.training.meter import SAVING, StepMeter
 from mmtune.training.plot import PLOT_FILE, plot_loss
 
@@ -43,7 +43,7 @@ class RunLog(TrainerCallback):
         self.seconds_before = last["seconds"] if last else 0.0
         self.started = self.synced = time.monotonic()
         self.next_plot = 0.0
-        self.file = self.path.open("ab", buffering=0)
+        self.file = self.path.open("ab", buffering=0) if rank() == 0 else None  # no other machine needs the folder
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Append the figures of the steps since the last line, or those of an evaluation."""
@@ -59,6 +59,7 @@ class RunLog(TrainerCallback):
         seconds = round(self.seconds_before + time.monotonic() - self.started, 3)
         line = {"step": state.global_step, "epoch": state.epoch, "seconds": seconds}
         line |= {key: _finite(value) for key, value in facts.items() if key not in line}
+        assert self.file is not None, "rank 0 alone writes the log"
         self.file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
         if time.monotonic() - self.synced > self.SECONDS_BETWEEN_SYNCS:
             self._sync()
@@ -68,7 +69,8 @@ class RunLog(TrainerCallback):
         self._sync()
 
     def _sync(self) -> None:
-        os.fsync(self.file.fileno())
+        if self.file is not None:
+            os.fsync(self.file.fileno())
         self.synced = time.monotonic()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -91,7 +93,8 @@ class RunLog(TrainerCallback):
 
     def close(self) -> None:
         """Close the file, also after an error."""
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from threading import Thread
 
 from mmtune.durable import is_disk_full, sync_folder
 from mmtune.errors import CheckpointError
+from mmtune.processes import rank
 from mmtune.run_folder import CHECKPOINT_PREFIX, checkpoints, newest_checkpoint, write_manifest
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,6 @@ class CheckpointWriter:
     def __init__(self, folder: Path, limit: int | None = None, world_size: int = 1):
         self.folder, self.limit, self.world_size = folder, limit, world_size
         self.work_folder = folder / WORK_FOLDER
-        self.last_step: int | None = None
         self.thread: Thread | None = None
         self.error: BaseException | None = None
 
@@ -57,7 +57,6 @@ class CheckpointWriter:
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir(parents=True)
             yield beside
-        self.last_step = step
         self.thread = Thread(target=self._finish, args=(beside, step, note_best), name=f"save {step}")
         self.thread.start()
 
@@ -72,7 +71,7 @@ class CheckpointWriter:
             yield
         except Exception as error:
             newest = self.newest()
-            clear_work(self.folder)
+            self._clear_work()
             named = file_error(self.folder, error, newest)
             if named is None:
                 raise
@@ -123,7 +122,11 @@ class CheckpointWriter:
             self.wait()
         except CheckpointError as error:
             log.warning("%s", error)
-        clear_work(self.folder)
+        self._clear_work()
+
+    def _clear_work(self) -> None:
+        if rank() == 0:  # the others write nothing, and must not delete what it writes
+            clear_work(self.folder)
 
 
 def file_error(folder: Path, error: BaseException, newest: Path | None) -> CheckpointError | None:

@@ -31,6 +31,7 @@ ROUNDED = (
     "train.use_liger_kernel",
     "train.recompute_activations",
     "train.device",
+    "train.fsdp",
     "model.llm.attn_implementation",
     "data.padding_free",
     "data.cache_vision_features",

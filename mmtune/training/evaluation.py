@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from torch.utils.data import DataLoader
 from mmtune.conversation import IGNORE_INDEX
 from mmtune.models.scoring import score_answers
 from mmtune.models.vlm import VisionLanguageModel
+from mmtune.processes import num_processes, rank
 from mmtune.schema import Config
 from mmtune.schema_train import batch_size_of
 from mmtune.training.held_out import HeldOut
+from mmtune.training.ranks import summed
 from mmtune.training.rows import Collator
 from mmtune.training.workers import worker_options
 
@@ -41,36 +44,42 @@ class Evaluation:
     def measure(self, model: VisionLanguageModel, prepare: Callable[[Batch], Batch]) -> dict[str, float]:
         """Return `eval_loss`, perplexity and token accuracy; of several sources also theirs, as `eval_SOURCE_loss`.
 
-        Each is of the mean over supervised tokens, however samples are batched.
+        Each is of the mean over supervised tokens, however samples are batched. Several processes share the batches,
+        unless each needs the others to run the model; the sums are those of one, bit for bit.
 
         Args:
             model: in eval mode.
             prepare: brings a batch to the model's device.
         """
-        names = self.held_out.names
-        sums = np.zeros((len(names), 3))  # loss, right tokens, tokens
-        for numbers, batch in self._loaded():
+        names, samples = self.held_out.names, self.held_out.samples
+        of_samples = np.zeros((len(samples), 3))  # loss, right tokens, tokens
+        for numbers, batch in self._loaded(model.is_split):
             losses, is_right = score_answers(model, prepare(batch["rows"]))
             table = torch.stack([losses.cpu(), is_right.cpu()], dim=1).double()
             for index, values in zip(numbers, table.split(batch["counts"]), strict=True):
-                source = self.held_out.samples.locate(index)[0]
-                sums[source] += [*values.sum(0).tolist(), len(values)]
+                of_samples[index] = [*values.sum(0).tolist(), len(values)]
+        if not model.is_split:
+            of_samples = summed(of_samples)  # a sample of another rank is 0 here
+        sums = np.zeros((len(names), 3))
+        for index in chain.from_iterable(self.batches):
+            sums[samples.locate(index)[0]] += of_samples[index]
         figures = _means("eval", sums.sum(0))
         if len(names) > 1:
             for name, row in zip(names, sums, strict=True):
                 figures |= _means(f"eval_{name}", row) if row[2] else {}
         return figures
 
-    def _loaded(self) -> Iterator[tuple[list[int], Batch]]:
-        """Batches with the numbers of their samples; workers draw their seeds from a generator of their own."""
+    def _loaded(self, takes_all: bool) -> Iterator[tuple[list[int], Batch]]:
+        """This rank's batches with the numbers of their samples; workers have a generator of their own for seeds."""
+        batches = self.batches if takes_all else self.batches[rank() :: num_processes()]
         loader = DataLoader(
             self.held_out.samples,
-            batch_sampler=self.batches,
+            batch_sampler=batches,
             collate_fn=self._collated,
             generator=torch.Generator(),
             **worker_options(self.config.train),
         )
-        return zip(self.batches, loader, strict=True)
+        return zip(batches, loader, strict=True)
 
     def _collated(self, items: list[dict[str, torch.Tensor]]) -> Batch:
         counts = [int((item["labels"][1:] != IGNORE_INDEX).sum()) for item in items]

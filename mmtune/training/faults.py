@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
-from mmtune.errors import TrainingError
+from mmtune.errors import EndedElsewhere, TrainingError
 from mmtune.models.vlm import VisionLanguageModel
+from mmtune.processes import rank
 from mmtune.training.checkpoints import CheckpointWriter
+from mmtune.training.ranks import agreed, gathered, highest, is_lost
 
 log = logging.getLogger(__name__)
 SHOWN_RECORDS = 8
@@ -55,16 +58,20 @@ class FiniteSteps(TrainerCallback):
         """
         losses = torch.stack([loss.float() for loss in self.losses])
         norm = torch.as_tensor(0.0 if self.has_scaler else self.norm, device=losses.device)
-        if bool(torch.isfinite(losses).all() & torch.isfinite(norm)):
+        is_finite = bool(torch.isfinite(losses).all() & torch.isfinite(norm))
+        if not highest(not is_finite):
             self.num_in_a_row = 0
             return
         self.num_in_a_row += 1
         self.num_skipped += 1
         what = self._what(losses.tolist(), float(norm), state.global_step)
+        found = gathered((bool(torch.isfinite(losses).all()), what))
+        what = next((text for is_fine, text in found if not is_fine), found[0][1])  # of a rank whose loss is to blame
         if not self.has_scaler:
             self.model.zero_grad(set_to_none=True)
         if self.num_in_a_row > self.max_steps:
-            raise TrainingError(f"{self.writer.folder}: step {state.global_step + 1}", f"{what} {self._mend()}")
+            with agreed():
+                raise TrainingError(f"{self.writer.folder}: step {state.global_step + 1}", f"{what} {self._mend()}")
         log.warning("step %d: %s This step changes no weight.", state.global_step + 1, what)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -74,6 +81,7 @@ class FiniteSteps(TrainerCallback):
             log.warning("%s not finite and changed no weight", steps)
 
     def _what(self, losses: list[float], norm: float, step: int) -> str:
+        """What is not finite, and the records of this rank's batches where a loss is not, else of all its batches."""
         places = self.places(step)
         bad = [number for number, loss in enumerate(losses) if not abs(loss) < float("inf")]
         if bad:
@@ -83,7 +91,7 @@ class FiniteSteps(TrainerCallback):
             names = [n for n, p in self.model.named_parameters() if p.grad is not None and not _is_finite(p.grad)]
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             text = f"the gradient's norm is {norm} ({names[0]}{more})" if names else f"the gradient's norm is {norm}"
-        shown = [place for batch in places for place in batch.split(", ")]
+        shown = [place for batch in places if batch for place in batch.split(", ")]
         rest = f" and {len(shown) - SHOWN_RECORDS} more" if len(shown) > SHOWN_RECORDS else ""
         return f"{text}; its records: {', '.join(shown[:SHOWN_RECORDS]) or 'unknown, of a stream'}{rest}."
 
@@ -95,7 +103,10 @@ class FiniteSteps(TrainerCallback):
 
 
 def _is_finite(value: torch.Tensor) -> bool:
-    return bool(torch.isfinite(value).all())
+    own = (
+        value.to_local() if isinstance(value, DTensor) else value
+    )  # to look at all of it, others would have to look too
+    return bool(torch.isfinite(own).all())
 
 
 @contextmanager
@@ -109,12 +120,17 @@ def faults_named(writer: CheckpointWriter, num_workers: int, out_of_memory: Call
 
     Raises:
         TrainingError: see above.
+        EndedElsewhere: another process of several has ended.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         folder, newest = writer.folder, writer.newest()
         goes_on = f"--resume continues from {newest.name}." if newest else "There is no checkpoint yet."
+        if is_lost(error):
+            level = logging.ERROR if rank() == 0 else logging.WARNING  # one of them says it
+            log.log(level, "another process of this run has ended, so it ends: its own message says why. %s", goes_on)
+            raise EndedElsewhere(str(error)) from error
         died = WORKER_DIED.search(str(error))
         if died:
             killed = f" was killed ({died[2]}; when nobody did that, memory was full)" if died[2] else " has died"

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,9 +13,13 @@ from transformers import TrainerCallback
 
 from mmtune.errors import Interrupted
 from mmtune.logs import CONSOLE
+from mmtune.processes import num_processes
+from mmtune.training.ranks import highest
 
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAME_SIGNAL_SECONDS = 5.0
+"""Within which a second signal to one of several processes is the first one, sent by two."""
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
@@ -22,10 +27,17 @@ class Interruption(TrainerCallback):
     """Ends a run at the end of a step when a signal came, with a checkpoint.
 
     As a context it listens to the signals, in the main thread alone: elsewhere they belong to the program that trains.
+    Several processes agree after each step: a signal comes to them at different times, or to one of them alone.
+
+    Attributes:
+        received: the signal that came to this process.
+        ending: the signal that all processes end with.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.received_at = 0.0
+        self.ending: int | None = None
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
@@ -39,16 +51,19 @@ class Interruption(TrainerCallback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
+            if num_processes() > 1 and time.monotonic() - self.received_at < SAME_SIGNAL_SECONDS:
+                return  # a launcher passes on what the process has got from elsewhere already
             CONSOLE.show_cursor()  # which a progress line had hidden
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        self.received = number
+        self.received, self.received_at = number, time.monotonic()
         log.warning("%s: the run is saved after this step and ends; once more ends it at once", _name(number))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Save and stop."""
-        if self.received is not None:
+        self._agree()
+        if self.ending is not None:
             control.should_save = control.should_training_stop = True
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -61,8 +76,12 @@ class Interruption(TrainerCallback):
         Raises:
             Interrupted: with the exit code of the signal.
         """
-        if self.received is not None and not is_finished:
-            raise Interrupted(f"{_name(self.received)}: saved {checkpoint}; --resume continues", 128 + self.received)
+        self._agree()
+        if self.ending is not None and not is_finished:
+            raise Interrupted(f"{_name(self.ending)}: saved {checkpoint}; --resume continues", 128 + self.ending)
+
+    def _agree(self) -> None:
+        self.ending = int(highest(self.received or 0)) or None
 
 
 def _name(number: int) -> str:

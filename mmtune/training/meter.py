@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.hooks import RemovableHandle
 from transformers import TrainerCallback
@@ -15,6 +16,8 @@ from mmtune.models.device import synchronize
 from mmtune.models.precision import compute_dtype
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.work import StepWork, matmul_rate
+from mmtune.processes import num_processes
+from mmtune.training.ranks import highest, summed
 
 DATA, VISION, PROJECTOR, LLM, HEAD = "data", "vision", "projector", "llm_forward", "head"
 BACKWARD, OPTIMIZER, OTHER = "backward", "optimizer", "other"
@@ -138,27 +141,30 @@ class StepMeter(TrainerCallback):
     def read(self) -> dict[str, Any]:
         """Return the figures of the steps since the last reading, and forget them; nothing where there were none.
 
-        They are those of this process: `samples_per_second`, `tokens_per_second` with image tokens and without
-        padding, `supervised_tokens_per_second`, `flops_per_second` as `StepWork` counts, `matmul_share` of it in the
-        rate of the device for a matrix product, `padding_share` of all slots, `data_wait_share` of the time,
-        `peak_memory_bytes` since the start, `seconds_per_step` and the `seconds` of each part in it.
+        They are those of all processes together: `samples_per_second`, `tokens_per_second` with image tokens and
+        without padding, `supervised_tokens_per_second`, `flops_per_second` as `StepWork` counts, `matmul_share` of it
+        in the rate of the devices for a matrix product, `padding_share` of all slots, and `peak_memory_bytes` since the
+        start, of the process that took most. Of this process are `data_wait_share` of the time, `seconds_per_step` and
+        the `seconds` of each part in it.
         """
         seconds = self.watch.read()
         if not self.steps:
             return {}
         for part in (SAVING, ASIDE):
             seconds.pop(part, None)
-        total, supervised = sum(seconds.values()), int(self.supervised)
-        rate = self.work.flops(self.lengths, self.images, supervised) / total
+        total = sum(seconds.values())
+        flops = self.work.flops(self.lengths, self.images, int(self.supervised))
+        counts = np.array([self.samples, self.tokens, int(self.supervised), self.slots, flops], dtype=np.float64)
+        samples, tokens, supervised, slots, flops = summed(counts).tolist()
         figures = {
-            "samples_per_second": self.samples / total,
-            "tokens_per_second": self.tokens / total,
+            "samples_per_second": samples / total,
+            "tokens_per_second": tokens / total,
             "supervised_tokens_per_second": supervised / total,
-            "flops_per_second": rate,
-            "matmul_share": rate / self.matmul_rate,
-            "padding_share": 1 - self.tokens / self.slots,
+            "flops_per_second": flops / total,
+            "matmul_share": flops / total / (self.matmul_rate * num_processes()),
+            "padding_share": 1 - tokens / slots,
             "data_wait_share": seconds.get(DATA, 0.0) / total,
-            "peak_memory_bytes": peak_memory_bytes(self.model.device),
+            "peak_memory_bytes": int(highest(peak_memory_bytes(self.model.device))),
             "seconds_per_step": total / self.steps,
             "seconds": {part: _rounded(seconds[part] / self.steps) for part in PARTS if part in seconds},
         }

@@ -15,6 +15,7 @@ from mmtune.training import checkpointing
 from mmtune.training.checkpointing import LargestBatch
 from mmtune.training.optimizer_bytes import optimizer_bytes, step_workspace
 from mmtune.training.optimizers import optimizer_name
+from mmtune.training.spread import ALONE, Held, Spread
 from mmtune.training.start_table import PARTS, PartSize, part_size
 
 CUDA_CONTEXT = 512 << 20
@@ -38,11 +39,13 @@ class Target:
         kind: `cuda` or `cpu`.
         name: as it is said, such as `a card of 8 GiB`.
         memory: bytes that the run may use, its own context included; None: not known.
+        spread: over how many such devices, and how.
     """
 
     kind: str
     name: str
     memory: int | None = None
+    spread: Spread = ALONE
 
 
 def target_here(device: torch.device, name: str) -> Target:
@@ -82,8 +85,9 @@ class Plan:
         batch: the longest batch.
         num_checkpointed: blocks of the language model that are computed again.
         num_blocks: of all.
-        workspace: bytes that the optimizer makes and gives back in its step.
+        workspace: bytes that the optimizer makes and gives back in its step, on one device.
         target: where the run is to be.
+        compute_bytes: of a number in the dtype that is computed in.
     """
 
     parts: tuple[PartBytes, ...]
@@ -93,12 +97,30 @@ class Plan:
     num_blocks: int
     workspace: int
     target: Target
+    compute_bytes: int
+
+    @property
+    def held(self) -> Held:
+        """What each device holds all the time."""
+        whole = Held(
+            sum(part.weights for part in self.parts),
+            sum(part.constants for part in self.parts),
+            sum(part.gradients for part in self.parts),
+            sum(part.optimizer for part in self.parts),
+        )
+        return self.target.spread.held(whole, self.num_trained, self.compute_bytes)
+
+    @property
+    def num_trained(self) -> int:
+        """Numbers that train."""
+        return sum(part.size.num_trained for part in self.parts)
 
     @property
     def always(self) -> int:
         """Bytes of weights, gradients, the optimizer's states and the context: needed with any batch."""
-        held = sum(part.weights + part.constants + part.gradients + part.optimizer for part in self.parts)
-        return held + (CPU_PROCESS if self.target.kind == "cpu" else CUDA_CONTEXT + CUDA_WORKSPACE)
+        held = self.held
+        needed = held.weights + held.constants + held.gradients + held.optimizer + held.buckets
+        return needed + (CPU_PROCESS if self.target.kind == "cpu" else CUDA_CONTEXT + CUDA_WORKSPACE)
 
     @property
     def allocated(self) -> int:
@@ -115,15 +137,18 @@ class Plan:
     @property
     def components(self) -> dict[str, int]:
         """Bytes at the peak of a step by what they are; their sum is the total."""
-        made = self.step.peak
-        gradients, others = made.get("gradients", 0), self.step.peak_bytes - made.get("gradients", 0)
-        if self.workspace > others + gradients - self.step.gradients:  # the optimizer's step is the peak
-            made, gradients = {"activations": self.workspace}, self.step.gradients
+        made, held = self.step.peak, self.held
+        workspace = self.target.spread.workspace(self.workspace, self.num_trained)
+        share = held.gradients / self.step.gradients if self.step.gradients else 1.0
+        gradients, others = round(share * made.get("gradients", 0)), self.step.peak_bytes - made.get("gradients", 0)
+        if workspace > others + gradients - held.gradients:  # the optimizer's step is the peak
+            made, gradients = {"activations": workspace}, held.gradients
         return {
-            "weights": sum(part.weights for part in self.parts),
-            "quantization constants": sum(part.constants for part in self.parts),
+            "weights": held.weights,
+            "quantization constants": held.constants,
             "gradients": gradients,
-            "optimizer": sum(part.optimizer for part in self.parts),
+            "buckets": held.buckets,
+            "optimizer": held.optimizer,
             "activations": made.get("activations", 0),
             "logits": made.get("logits", 0),
             "vision": made.get("vision", 0),
@@ -172,7 +197,8 @@ def make_plan(
     )
     workspace = step_workspace(optim, trained) if target.kind == "cuda" else 0
     parts = model_bytes(config, model)
-    return Plan(parts, step, batch, num_checkpointed, len(model.blocks), workspace, target)
+    size = compute_dtype(model.base_llm).itemsize
+    return Plan(parts, step, batch, num_checkpointed, len(model.blocks), workspace, target, size)
 
 
 def model_bytes(config: Config, model: VisionLanguageModel) -> tuple[PartBytes, ...]:

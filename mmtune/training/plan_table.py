@@ -14,6 +14,7 @@ from mmtune.training.plan import PartBytes, Plan
 from mmtune.training.start_table import WIDTH, short_number
 
 LABELS = {
+    "buckets": {"cuda": "buckets, gathered weights", "cpu": "buckets, gathered weights"},
     "overhead": {"cuda": "CUDA context, workspace, fragments", "cpu": "Python and its libraries"},
     "vision": {"cuda": "images and the vision encoder", "cpu": "images and the vision encoder"},
 }
@@ -49,7 +50,8 @@ def _peak_table(plan: Plan) -> str:
         if size:
             rows.append((label, in_gib(size)))
     rows.append(("all", in_gib(plan.total)))
-    return _table(("at the peak of a step", "GiB"), rows, left=(0,))
+    where = " on each device" if plan.target.spread.num_devices > 1 else ""
+    return _table((f"at the peak of a step{where}", "GiB"), rows, left=(0,))
 
 
 def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]], left: tuple[int, ...]) -> str:
@@ -111,7 +113,13 @@ def run_lines(plan: Plan, free: int, loaded: int) -> list[str]:
 def plan_values(plan: Plan) -> dict[str, Any]:
     """Return a plan as plain values for JSON, sizes in bytes."""
     return {
-        "target": {"kind": plan.target.kind, "name": plan.target.name, "memory_bytes": plan.target.memory},
+        "target": {
+            "kind": plan.target.kind,
+            "name": plan.target.name,
+            "memory_bytes": plan.target.memory,
+            "devices": plan.target.spread.num_devices,
+            "spread": plan.target.spread.name,
+        },
         "parts": {
             part.name: {
                 "parameters": part.size.num_weights,

@@ -1,25 +1,27 @@
 """`mmtune plan`: a config's memory, steps, disk and, where the model is tried, time, and what to change."""
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from mmtune.data.dataset import PackedDataset
 from mmtune.errors import ConfigError
 from mmtune.models.device import choose_device
 from mmtune.models.weights import saved_bytes
 from mmtune.schema import Config
 from mmtune.sizes import GIB, gib
 from mmtune.training.batch_size import is_auto, with_largest_batch
+from mmtune.training.cards import find_card
 from mmtune.training.plan import Plan, Target, target_here
 from mmtune.training.plan_advice import Advice, advise, floor_reason
 from mmtune.training.plan_model import Rows, data_is_here, plan_for, planned_model, planned_rows
 from mmtune.training.plan_table import batch_line, checkpointing_line, plan_table, plan_values, split_values, verdict
+from mmtune.training.plan_time import Rate, duration, num_steps_of, run_tokens, share_of_device
 from mmtune.training.probe import Probe, probe
 from mmtune.training.start_table import WIDTH
-from mmtune.training.steps import FEW_STEPS, num_batches_per_epoch, num_optimizer_steps
+from mmtune.training.steps import FEW_STEPS
+from mmtune.training.zero import spread_of_run
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,12 @@ class Report:
         sources: where the shapes of the models are from.
         rows: its data; None where it was not read.
         num_steps: optimizer steps; None where they are not known.
+        num_tokens: that are trained on, of all epochs; None where they are not known.
         checkpoint_bytes: that a checkpoint takes on disk.
         reason: why no batch size helps, where none does.
         advice: what to change.
         probe: what was measured, where that was asked for.
+        rate: of all devices, where one of a device was given.
     """
 
     config: Config
@@ -43,10 +47,12 @@ class Report:
     sources: tuple[str, ...]
     rows: Rows | None
     num_steps: int | None
+    num_tokens: float | None
     checkpoint_bytes: int
     reason: str | None
     advice: list[Advice]
     probe: Probe | None
+    rate: Rate | None = None
 
     def values(self) -> dict[str, Any]:
         """Return everything as plain values for JSON."""
@@ -60,16 +66,30 @@ class Report:
             "changes": [
                 {"set": step.change.words, "saved_bytes": step.saved, "total_bytes": step.total} for step in self.advice
             ],
-            "probe": None if self.probe is None else vars(self.probe) | {"run_seconds": run_seconds(self)},
+            "probe": None if self.probe is None else vars(self.probe) | {"run_seconds": self.probed_seconds()},
+            "rate": None if self.rate is None else self.rate.values(self.num_tokens),
         }
 
+    def probed_seconds(self) -> float | None:
+        if self.probe is None or self.num_tokens is None:
+            return None
+        return self.probe.run_seconds(self.num_tokens)
 
-def choose_target(config: Config, gpu_memory: float | None) -> Target:
-    """Return where a run is planned for: a card of a given size, the device that is here, or a card of any size."""
-    if gpu_memory is not None:
+
+def choose_target(config: Config, gpu_memory: float | None, card: str | None = None) -> Target:
+    """Return where a run is planned for: a card of a given size or name, the device that is here, or any card.
+
+    Raises:
+        ConfigError: the run is for another device, or no card is known by that name.
+    """
+    if gpu_memory is not None or card is not None:
         if config.train.device != "auto":
-            raise ConfigError("--gpu-memory", f"train.device is {config.train.device}. Leave one of the two out.")
-        return Target("cuda", f"a card of {gpu_memory:g} GiB", round(gpu_memory * GIB))
+            option = "--gpu-memory" if card is None else "--gpu"
+            raise ConfigError(option, f"train.device is {config.train.device}. Leave one of the two out.")
+        if card is not None:
+            name, memory = find_card(card)
+            return Target("cuda", f"{name} with {memory / GIB:.1f} GiB", memory)
+        return Target("cuda", f"a card of {gpu_memory:g} GiB", round((gpu_memory or 0) * GIB))
     if config.train.device != "auto":
         device = choose_device(config.train.device)
         return target_here(device, "this machine" if device.type == "cpu" else "the GPU of this Mac")
@@ -79,7 +99,16 @@ def choose_target(config: Config, gpu_memory: float | None) -> Target:
     return Target("cuda", "a CUDA card")
 
 
-def plan_run(config: Config, *, gpu_memory: float | None, reads_data: bool, probes: bool) -> Report:
+def plan_run(
+    config: Config,
+    *,
+    gpu_memory: float | None,
+    reads_data: bool,
+    probes: bool,
+    card: str | None = None,
+    rate: Rate | None = None,
+    num_devices: int = 1,
+) -> Report:
     """Plan a run.
 
     Args:
@@ -87,46 +116,52 @@ def plan_run(config: Config, *, gpu_memory: float | None, reads_data: bool, prob
         gpu_memory: GiB of the card; None takes the device that is here.
         reads_data: prepare the data, where it is here, for its longest batch and its steps.
         probes: load the model and run the longest batch.
+        card: a name of the table of cards, in place of `gpu_memory`.
+        rate: that was measured.
+        num_devices: that train together; the plan is that of each.
 
     Raises:
         MMTuneError: the shape of a model is not to be found, or the config does not fit it.
     """
-    target = choose_target(config, gpu_memory)
+    target = choose_target(config, gpu_memory, card)
+    config = share_of_device(config, num_devices)
     planned = planned_model(config, target.kind)
+    target = replace(target, spread=spread_of_run(config.train, num_devices, planned.model.config.hidden_size))
     rows = planned_rows(config) if reads_data and data_is_here(config) else None
     if is_auto(config):
         config = with_largest_batch(config, planned, target, rows)
     plan = plan_for(config, planned, target, rows)
+    num_steps = num_steps_of(config, rows, num_devices)
     return Report(
         config=config,
         plan=plan,
         sources=planned.sources,
         rows=rows,
-        num_steps=_num_steps(config, rows),
+        num_steps=num_steps,
+        num_tokens=run_tokens(config, plan, rows, num_steps),
         checkpoint_bytes=saved_bytes(planned.model) + sum(part.optimizer for part in plan.parts),
         reason=floor_reason(plan) if plan.fits is False else None,
         advice=advise(config, plan, planned, rows) if plan.fits is False else [],
         probe=probe(config, plan) if probes else None,
+        rate=rate,
     )
-
-
-def _num_steps(config: Config, rows: Rows | None) -> int | None:
-    if rows is None:
-        return config.train.max_steps if config.train.max_steps > 0 else None
-    return num_optimizer_steps(config, num_batches_per_epoch(config, rows))
 
 
 def report_lines(report: Report) -> list[str]:
     """Return the report as lines of text."""
     plan, train = report.plan, report.config.train
     size, steps = train.per_device_train_batch_size, train.gradient_accumulation_steps
-    lines = [f"plan for {plan.target.name}; shapes of {', '.join(report.sources)}"]
+    number = plan.target.spread.num_devices
+    several = f"{number} x " if number > 1 else ""
+    how = f", {plan.target.spread.name}" if number > 1 else ""
+    lines = [f"plan for {several}{plan.target.name}{how}; shapes of {', '.join(report.sources)}"]
     lines += ["", plan_table(plan), "", verdict(plan) + _estimated(plan)]
     lines += [f"because {report.reason}"] if report.reason else []
     lines += _advice_lines(report)
     lines += ["", batch_line(plan, report.rows is not None), checkpointing_line(plan)]
-    lines.append(f"an optimizer step: {size} x accumulation {steps} = {size * steps} rows")
-    lines += [*_steps_lines(report), _disk_line(report), _time_line(report)]
+    devices = f" x {number} devices" if number > 1 else ""
+    lines.append(f"an optimizer step: {size} x accumulation {steps}{devices} = {size * steps * number} rows")
+    lines += [*_steps_lines(report), _disk_line(report), *_time_lines(report)]
     return [part for line in lines for part in _wrapped(line)]
 
 
@@ -135,7 +170,8 @@ def short_lines(report: Report) -> list[str]:
     plan = report.plan
     lines = [verdict(plan) + _estimated(plan), *([f"because {report.reason}"] if report.reason else [])]
     lines += [line for line in _advice_lines(report) if line]
-    lines += [batch_line(plan, report.rows is not None), *_steps_lines(report), _disk_line(report), _time_line(report)]
+    lines += [batch_line(plan, report.rows is not None), *_steps_lines(report), _disk_line(report)]
+    lines += ["time: not known; --probe runs the longest batch here"] if report.probe is None else _time_lines(report)
     return [part for line in lines for part in _wrapped(line)]
 
 
@@ -183,30 +219,21 @@ def _disk_line(report: Report) -> str:
     return f"disk: {gib(size)} a checkpoint, {number}"
 
 
-def _time_line(report: Report) -> str:
-    if report.probe is None:
-        return "time: not known; --probe runs the longest batch here"
-    seconds = run_seconds(report)
-    said = f"{report.probe.seconds:.2f} s for the longest batch on {report.probe.device}"
-    return f"time: {said}" + ("" if seconds is None else f", about {duration(seconds)} in all by its tokens")
-
-
-def run_seconds(report: Report) -> float | None:
-    """Return how long the run takes by the time of its longest batch; None where its steps are not known."""
-    found, rows, train = report.probe, report.rows, report.config.train
-    if found is None:
-        return None
-    if rows is not None and train.max_steps < 0:
-        samples = rows.samples if isinstance(rows, PackedDataset) else rows
-        return found.run_seconds(float(samples.lengths.sum()) * train.num_train_epochs)
-    if report.num_steps is None:
-        return None
-    return found.seconds * train.gradient_accumulation_steps * report.num_steps
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the unit that fits it, such as `2 h 5 min`."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+def _time_lines(report: Report) -> list[str]:
+    found, rate, tokens = report.probe, report.rate, report.num_tokens
+    lines = []
+    if found is not None:
+        whole = "" if tokens is None else f", about {duration(found.run_seconds(tokens))} in all by its tokens"
+        alone = " on one device" if report.plan.target.spread.num_devices > 1 else ""
+        lines.append(f"time: {found.seconds:.2f} s for the longest batch on {found.device}{whole}{alone}")
+    if rate is not None:
+        several = f" x {rate.num_devices} x efficiency {rate.efficiency:g}" if rate.num_devices > 1 else ""
+        together = f"{rate.of_all:,.0f} tokens/s ({rate.tokens_per_second:,.0f} {rate.source}{several})"
+        if tokens is None:
+            lines.append(f"time: not known without the data or train.max_steps; {together}")
+        else:
+            full = "" if report.rows is not None else " in full rows"
+            lines.append(
+                f"time: about {duration(tokens / rate.of_all)} for {tokens:,.0f} tokens{full} at {together}; estimated"
+            )
+    return lines or ["time: not known; --probe runs the longest batch here, --tokens-per-second takes a measured rate"]

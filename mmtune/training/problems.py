@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mmtune.data.check import DataReport
 from mmtune.data.record import to_line
+from mmtune.processes import rank
 
 TRAINING_PROBLEMS = "data_problems.jsonl"
 VALIDATION_PROBLEMS = "validation_problems.jsonl"
@@ -12,7 +13,12 @@ PROBLEM_FILES = (TRAINING_PROBLEMS, VALIDATION_PROBLEMS)
 
 
 def list_problems(path: Path, report: DataReport) -> None:
-    """Write one JSON object a line: `file`, `line`, `reason`, `mend`. Without bad records there is no file."""
+    """Write one JSON object a line: `file`, `line`, `reason`, `mend`. Without bad records there is no file.
+
+    Of several processes the first one writes.
+    """
+    if rank() != 0:
+        return
     path.unlink(missing_ok=True)
     if report.problems:
         path.write_text("".join(to_line(vars(finding)) + "\n" for finding in report.problems), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from mmtune.build import base_models
 from mmtune.data.dataset import SampleDataset
 from mmtune.errors import CheckpointError
+from mmtune.processes import num_processes
 from mmtune.run_folder import (
     CHECKPOINT_PREFIX,
     DATA_FILE,
@@ -115,17 +115,21 @@ def point_to_resume(folder: Path, config: Config, resume: bool | str | Path) -> 
     differences = config_differences(before, config)
     wrong = [shown(key, *pair) for key, pair in differences.items() if not is_allowed(key, differences, config)]
     wrong += _other_models(path, config.model)
-    if manifest.get("world_size", 1) != num_processes():
-        wrong.append(f"processes: {manifest['world_size']} -> {num_processes()}")
+    _require_processes(path, manifest.get("world_size", 1))
     _refuse(path, "was made with another config", wrong)
     point.notes += [f"{shown(key, *differences[key])}: {meaning(key)}" for key in differences if meaning(key)]
     point.notes += _other_versions(path)
     return point
 
 
-def num_processes() -> int:
-    """Return how many processes train together, as torchrun tells each of them."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def _require_processes(checkpoint: Path, before: int) -> None:
+    """Hold that as many processes go on as there were: each has random states of its own."""
+    if before == num_processes():
+        return
+    how = f"Start {before} with torchrun" if before > 1 else "Start it without torchrun"
+    mend = f"{how}, or start another run from its weights: model.init_from={checkpoint}."
+    number = "1 process" if before == 1 else f"{before} processes"
+    raise CheckpointError(checkpoint, f"was trained by {number} (got {num_processes()}). {mend}")
 
 
 def _newest_sound(folder: Path) -> Path | None:

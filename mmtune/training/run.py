@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from transformers import TrainerCallback, set_seed
@@ -13,6 +14,7 @@ from mmtune.logs import TextLog
 from mmtune.models.device import choose_device
 from mmtune.models.precision import choose_dtype
 from mmtune.models.weights import save_weights
+from mmtune.processes import num_processes, rank
 from mmtune.run_folder import TEXT_LOG_FILE, write_manifest, write_settings
 from mmtune.schema import Config
 from mmtune.schema_evaluation import evaluates
@@ -26,13 +28,15 @@ from mmtune.training.disk import try_to_save
 from mmtune.training.evaluation import Evaluation
 from mmtune.training.faults import faults_named
 from mmtune.training.interruption import Interruption
+from mmtune.training.machines import log_unshared, require_same_checkpoint
 from mmtune.training.memory_fault import memory_fault
 from mmtune.training.meter import StepMeter
 from mmtune.training.model import model_to_train
 from mmtune.training.output_folder import begin_writing, clear_folder, is_done, make_folder
 from mmtune.training.plan import Plan
 from mmtune.training.progress_bar import ProgressBar
-from mmtune.training.resume import ResumePoint, num_processes, point_to_resume
+from mmtune.training.ranks import agreed, first_on_each_machine, from_rank_0, join, log_processes, wait_for_all
+from mmtune.training.resume import ResumePoint, point_to_resume
 from mmtune.training.run_lock import run_lock
 from mmtune.training.run_plan import plan_of_run, with_settled_split, write_plan
 from mmtune.training.samples import require_samples, sample_callbacks
@@ -59,16 +63,28 @@ def train(
         MMTuneError: config, data, base model or checkpoint are wrong, or training cannot go on; the message holds
             place and mend.
         Interrupted: a signal ended it; a checkpoint of its last step is there.
+        EndedElsewhere: another process of several ended it, and says why.
     """
     folder, verb = Path(config.train.output_dir), verb or fitting_verb(to_values(config))
-    if not overwrite and is_done(folder, config, resume=bool(resume)):
-        log.info("%s is complete and has this config: nothing to do", folder)
-        return folder
-    make_folder(folder)
-    with run_lock(folder), TextLog(folder / TEXT_LOG_FILE) as text_log:
-        point = point_to_resume(folder, config, resume)
-        clear_folder(folder, resume=bool(resume), overwrite=overwrite)
-        _train(folder, config, verb, point, text_log)
+    join(config.train.device)
+    text_log = TextLog(folder / TEXT_LOG_FILE)
+    with ExitStack() as held:
+
+        def begin() -> tuple[bool, ResumePoint | None]:
+            if not overwrite and is_done(folder, config, resume=bool(resume)):
+                return True, None
+            make_folder(folder)
+            held.enter_context(run_lock(folder))
+            held.enter_context(text_log)
+            point = point_to_resume(folder, config, resume)
+            clear_folder(folder, resume=bool(resume), overwrite=overwrite)
+            return False, point
+
+        is_complete, point = from_rank_0(begin)
+        if is_complete:
+            log.info("%s is complete and has this config: nothing to do", folder)
+        else:
+            _train(folder, config, verb, point, text_log)
     return folder
 
 
@@ -76,18 +92,24 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
     checkpoint, first_step = (point.folder, point.step) if point else (None, 0)
     device = choose_device(config.train.device)
     dtype = choose_dtype(config.model.llm.dtype, device)
-    # A value that the Trainer refuses is said before a model loads.
-    training_arguments(config.train, device, dtype, has_evaluation=evaluates(config))
-    require_samples(config)
-    reader = build_reader(config.model)
-    given, config = config, with_settled_split(config, reader, checkpoint)
-    data = load_data(config, reader, folder, first_step)
+    log_unshared(folder)
+    if checkpoint is not None:
+        require_same_checkpoint(checkpoint)
+    with agreed():
+        # A value that the Trainer refuses is said before a model loads.
+        training_arguments(config.train, device, dtype, has_evaluation=evaluates(config))
+        require_samples(config)
+        reader = build_reader(config.model)
+    given, config = config, from_rank_0(lambda: with_settled_split(config, reader, checkpoint))
+    log_processes(device)
+    data = first_on_each_machine(lambda: load_data(config, reader, folder, first_step))
     if point is not None:
-        point.check_data(data.samples)
+        with agreed():
+            point.check_data(data.samples)
         point.log_notes()
 
     set_seed(config.train.seed)
-    ready = model_to_train(config, device, reader, data, checkpoint)
+    ready = first_on_each_machine(lambda: model_to_train(config, device, reader, data, checkpoint))
     parts, models = ready.parts, base_models(config.model)
 
     def write_run(target: Path) -> None:
@@ -99,18 +121,20 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
     meter = StepMeter(parts.model, parts.transform.image_size if parts.transform else None)
     interruption = Interruption()
     writer = CheckpointWriter(folder, config.train.save_total_limit, num_processes())
-    with writer.errors_named():
-        begin_writing(folder, point)
+    with agreed(), writer.errors_named():
+        if rank() == 0:
+            begin_writing(folder, point)
         run_log, bar, callbacks = _watchers(config, verb, parts, meter, first_step, interruption)
     text_log.open()
     evaluation = Evaluation(config, data.held_out, ready.collator) if data.held_out is not None else None
     trainer = RunTrainer(
         parts.model, config, data.rows, ready.collator, write_run, meter, writer, callbacks, evaluation
     )
+    set_seed(config.train.seed + rank())  # ranks start from the same weights and draw their own dropout
     log.info("%s", start_table(config, parts.model))
     plan = plan_of_run(config, parts.model, data.rows, ready.collator)
     saves = num_saves(config, first_step, total_steps(config, data.rows))
-    try_to_save(writer, write_run, states_of(config, parts.model), saves)
+    from_rank_0(lambda: try_to_save(writer, write_run, states_of(config, parts.model), saves))
     try:
         _fit(trainer, checkpoint, plan, interruption)
     finally:
@@ -118,11 +142,16 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
         run_log.close()
         writer.close()
     data.log_trained()
-    best = trainer.load_best()
-    with writer.errors_named():
-        write_run(folder)
+    with trainer.whole_weights():
+        best = trainer.load_best()
         seconds = round(run_log.seconds_before + time.monotonic() - run_log.started, 1)
-        write_manifest(folder, steps=trainer.state.global_step, train_seconds=seconds, **best)
+
+        def finish() -> None:
+            with writer.errors_named():
+                trainer.write_final(folder)
+                write_manifest(folder, steps=trainer.state.global_step, train_seconds=seconds, **best)
+
+        from_rank_0(finish)
     log.info("%d steps in %.0f s; the run is in %s", trainer.state.global_step, seconds, folder)
 
 
@@ -134,7 +163,7 @@ def _watchers(
     trackers = tracker_callbacks(config, folder, first_step)
     run_log, bar = RunLog(folder, meter, first_step, verb), ProgressBar(verb, meter)
     callbacks = [*trackers, *sample_callbacks(config, parts, meter, first_step, interruption), run_log, bar]
-    if config.train.alarms != "none":
+    if config.train.alarms != "none" and rank() == 0:
         callbacks.append(Alarms(config, verb, parts.model, meter, run_log))
     return run_log, bar, callbacks
 
@@ -152,4 +181,5 @@ def _fit(trainer: RunTrainer, checkpoint: Path | None, plan: Plan | None, interr
     with interruption, writer.errors_named(), faults_named(writer, trainer.args.dataloader_num_workers, out_of_memory):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         writer.wait()
+        wait_for_all()  # until the last checkpoint is in its place
     interruption.raise_if_received(writer.newest(), trainer.state.global_step >= trainer.state.max_steps)

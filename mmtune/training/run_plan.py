@@ -12,22 +12,32 @@ from mmtune.data.stream import StreamDataset
 from mmtune.errors import ModelError
 from mmtune.models.device import choose_device
 from mmtune.models.vlm import VisionLanguageModel
+from mmtune.processes import num_processes
 from mmtune.run_folder import write_json
 from mmtune.schema import Config
 from mmtune.schema_stream import is_streamed
 from mmtune.training import checkpointing
-from mmtune.training.batch_size import PLAN_FILE, is_auto, log_split, recorded_split, with_largest_batch
+from mmtune.training.batch_size import (
+    PLAN_FILE,
+    is_auto,
+    log_split,
+    recorded_split,
+    share_of_process,
+    with_largest_batch,
+    with_split,
+)
 from mmtune.training.checkpointing import largest_batch
 from mmtune.training.plan import Plan, make_plan, target_here
 from mmtune.training.plan_model import planned_model, planned_rows
 from mmtune.training.plan_table import plan_values, run_lines, split_values
 from mmtune.training.rows import Collator
+from mmtune.training.zero import spread_of_run
 
 log = logging.getLogger(__name__)
 
 
 def with_settled_split(config: Config, reader: Reader, checkpoint: Path | None) -> Config:
-    """Return the config of a run with its batch size as a number; one that is a number already is left as it is.
+    """Return the config of a run with its batch size as a number, and the accumulation that several processes share.
 
     Args:
         config: of the run.
@@ -36,9 +46,14 @@ def with_settled_split(config: Config, reader: Reader, checkpoint: Path | None) 
 
     Raises:
         CheckpointError: the checkpoint does not say how its steps were split.
+        ConfigError: the global batch cannot be shared out to the processes.
     """
     if not is_auto(config):
-        return config
+        size = config.train.per_device_train_batch_size
+        if num_processes() == 1 or config.train.global_batch_size is None:
+            return config
+        share_of_process(config)
+        return with_split(config, int(size))
     device = choose_device(config.train.device)
     if checkpoint is not None:
         settled = recorded_split(config, checkpoint)
@@ -48,7 +63,9 @@ def with_settled_split(config: Config, reader: Reader, checkpoint: Path | None) 
     lenient = replace(config, data=replace(config.data, on_bad_record="skip"))
     rows = None if is_streamed(config.data) else planned_rows(lenient, reader)
     target = target_here(device, str(device))
-    settled = with_largest_batch(config, planned_model(config, target.kind), target, rows)
+    planned = planned_model(config, target.kind)
+    target = replace(target, spread=spread_of_run(config.train, num_processes(), planned.model.config.hidden_size))
+    settled = with_largest_batch(config, planned, target, rows)
     log_split(settled, target, "the largest that fits")
     return settled
 
@@ -68,7 +85,8 @@ def plan_of_run(
         collator: makes its batches.
     """
     number = round(model.checkpointed_share * len(model.blocks))
-    target = target_here(model.device, str(model.device))
+    spread = spread_of_run(config.train, num_processes(), model.config.hidden_size)
+    target = replace(target_here(model.device, str(model.device)), spread=spread)
     try:
         plan = make_plan(
             config,

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,12 +18,13 @@ from mmtune.conversation import ImageSlot
 from mmtune.data.image_check import check_image
 from mmtune.durable import written_beside
 from mmtune.errors import ConfigError
-from mmtune.logs import rank
+from mmtune.processes import rank
 from mmtune.schema import Config, SampleConfig
 from mmtune.schema_evaluation import Question, questions_of
 from mmtune.training.callbacks import drop_after, read_log
 from mmtune.training.interruption import Interruption
 from mmtune.training.meter import StepMeter
+from mmtune.training.ranks import from_rank_0, wait_for_all
 from mmtune.training.undisturbed import undisturbed
 
 log = logging.getLogger(__name__)
@@ -103,16 +105,28 @@ class SampleAnswers(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask after the last step; a run that a signal ends before it asks when it goes on."""
-        if self.interruption.received is None or state.global_step >= state.max_steps:
+        if self.interruption.ending is None or state.global_step >= state.max_steps:
             self._ask(state)
 
     def _ask(self, state: Any) -> None:
-        if state.global_step in self.asked_at or not state.is_world_process_zero:
-            return
+        is_due = from_rank_0(lambda: state.global_step not in self.asked_at)
+        if is_due and rank() == 0:
+            self._write(state)
+        elif is_due and self.parts.model.is_split:  # rank 0 cannot run the model without the others
+            for _ in self._answers():
+                pass
+        wait_for_all()
+
+    def _answers(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        """Yield each question with its images and the answer."""
         decoding = Decoding(max_new_tokens=self.config.max_new_tokens)
-        with self.meter.aside(), undisturbed(self.parts.model), self.path.open("a", encoding="utf-8") as file:
+        with self.meter.aside(), undisturbed(self.parts.model):
             for question, images in self.questions:
-                answer = ChatSession(self.parts, decoding, self.config.system).ask(question, images)
+                yield question, images, ChatSession(self.parts, decoding, self.config.system).ask(question, images)
+
+    def _write(self, state: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            for question, images, answer in self._answers():
                 entry = {"step": state.global_step, "question": question, "images": list(images), "answer": answer}
                 self.entries.append(entry)
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")

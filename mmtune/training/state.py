@@ -2,7 +2,7 @@
 
 import importlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from mmtune.models.weights import read_tensors, write_tensors
 from mmtune.run_folder import read_json, write_json
 
 STATE_FOLDER = "state"
+LaidOut = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+RandomState = tuple[dict[str, torch.Tensor], dict[str, Any]]
 PROJECTIONS = {
     "galore": ("galore_torch.galore_projector", "GaLoreProjector"),
     "apollo random": ("apollo_torch.random_projector", "GradientProjector"),
@@ -23,11 +25,10 @@ PROJECTIONS = {
 """Objects that low-rank optimizers keep beside tensors -> their module and class. No other class is ever made."""
 
 
-def save_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
-    """Write the optimizer's tensors to `state/optimizer.safetensors`, all else to `state/optimizer.json`."""
+def save_optimizer(folder: Path, state: dict[str, Any], scheduler: Any) -> None:
+    """Write the tensors of an optimizer's `state_dict` to `state/optimizer.safetensors`, all else to a JSON beside."""
     folder = folder / STATE_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    state = optimizer.state_dict()
     tensors: dict[str, torch.Tensor] = {}
     slots = _without_tensors(state["state"], "", tensors)
     write_tensors(folder / "optimizer.safetensors", tensors)
@@ -35,15 +36,39 @@ def save_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
     write_json(folder / "optimizer.json", facts)
 
 
-def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
-    """Read what `save_optimizer` wrote into an optimizer over the same parameters and its scheduler."""
+def load_optimizer(folder: Path, optimizer: Any, scheduler: Any, laid_out_as: LaidOut | None = None) -> None:
+    """Read what `save_optimizer` wrote into an optimizer over the same parameters and its scheduler.
+
+    Args:
+        folder: of the checkpoint.
+        optimizer: new.
+        scheduler: new.
+        laid_out_as: lays a tensor out as the parameter that it belongs to; None leaves that to the optimizer.
+    """
     folder = folder / STATE_FOLDER
     facts = read_json(folder / "optimizer.json")
     slots = _with_tensors(facts["slots"], read_tensors(folder / "optimizer.safetensors"))
     state = {int(index): values for index, values in slots.items()}
+    if laid_out_as is not None:
+        parameters = [value for group in optimizer.param_groups for value in group["params"]]
+        for index, values in state.items():
+            tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+            values |= {name: laid_out_as(value, parameters[index]) for name, value in tensors.items()}
     optimizer.load_state_dict({"state": state, "param_groups": facts["param_groups"]})
     _move_projections(optimizer)
     scheduler.load_state_dict(facts["scheduler"])
+    _follow_schedule(optimizer, scheduler)
+
+
+def save_scheduler(folder: Path, scheduler: Any) -> None:
+    """Write the state of a scheduler alone, where an engine keeps that of the optimizer."""
+    (folder / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
+    write_json(folder / STATE_FOLDER / "scheduler.json", scheduler.state_dict())
+
+
+def load_scheduler(folder: Path, optimizer: Any, scheduler: Any) -> None:
+    """Read what `save_scheduler` wrote."""
+    scheduler.load_state_dict(read_json(folder / STATE_FOLDER / "scheduler.json"))
     _follow_schedule(optimizer, scheduler)
 
 
@@ -140,10 +165,8 @@ def _laid_out(tensor: torch.Tensor, stride: Sequence[int], device: torch.device)
     return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=device).copy_(tensor)
 
 
-def save_random_state(folder: Path) -> None:
-    """Write the states of Python's, NumPy's and torch's random generators to `state/`."""
-    folder = folder / STATE_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+def random_state() -> RandomState:
+    """Return the states of Python's, NumPy's and torch's random generators as tensors and plain values."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
     python = {"version": version, "gauss": gauss}
@@ -157,14 +180,17 @@ def save_random_state(folder: Path) -> None:
         tensors["cuda"] = torch.cuda.get_rng_state()
     if torch.backends.mps.is_available():
         tensors["mps"] = torch.mps.get_rng_state()
-    write_tensors(folder / "random.safetensors", tensors)
-    write_json(folder / "random.json", {"python": python, "numpy": numpy})
+    return tensors, {"python": python, "numpy": numpy}
 
 
-def load_random_state(folder: Path) -> None:
-    """Set the random generators to what `save_random_state` wrote."""
-    folder = folder / STATE_FOLDER
-    tensors, facts = read_tensors(folder / "random.safetensors"), read_json(folder / "random.json")
+def save_random_state(folder: Path, state: RandomState, rank: int = 0) -> None:
+    """Write what `random_state` returned to `state/random.*`, of another rank than 0 to `state/random-RANK.*`."""
+    save_values(folder, _random_file(rank), *state)
+
+
+def load_random_state(folder: Path, rank: int = 0) -> None:
+    """Set the random generators to what `save_random_state` wrote for a rank."""
+    tensors, facts = load_values(folder, _random_file(rank))
     python, numpy = facts["python"], facts["numpy"]
     random.setstate((python["version"], tuple(tensors["python"].tolist()), python["gauss"]))
     keys = tensors["numpy"].numpy().astype(np.uint32)
@@ -174,3 +200,7 @@ def load_random_state(folder: Path) -> None:
         torch.cuda.set_rng_state(tensors["cuda"])
     if "mps" in tensors and torch.backends.mps.is_available():
         torch.mps.set_rng_state(tensors["mps"])
+
+
+def _random_file(rank: int) -> str:
+    return f"random-{rank}" if rank else "random"

@@ -5,7 +5,9 @@ import math
 
 from mmtune.data.batches import BatchSampler
 from mmtune.data.dataset import PackedDataset, SampleDataset
+from mmtune.data.sharing import SharedBatchSampler
 from mmtune.data.stream import StreamDataset
+from mmtune.processes import num_processes, rank
 from mmtune.schema import Config
 from mmtune.schema_train import batch_size_of
 
@@ -14,7 +16,7 @@ FEW_STEPS = 20
 
 
 def batch_sampler(config: Config, rows: SampleDataset | PackedDataset) -> BatchSampler:
-    """Return the batches of a run."""
+    """Return the batches of a run, those of all its processes."""
     return BatchSampler(
         rows.lengths,
         rows.num_images > 0,
@@ -22,12 +24,25 @@ def batch_sampler(config: Config, rows: SampleDataset | PackedDataset) -> BatchS
         batch_size=batch_size_of(config),
         max_tokens=config.data.max_tokens_per_batch,
         group_by_length=config.data.group_by_length,
-        batches_per_step=config.train.gradient_accumulation_steps,
+        batches_per_step=batches_per_step(config),
     )
 
 
+def own_batch_sampler(config: Config, rows: SampleDataset | PackedDataset) -> BatchSampler | SharedBatchSampler:
+    """Return the batches of a run that this process trains on."""
+    sampler = batch_sampler(config, rows)
+    if num_processes() == 1:
+        return sampler
+    return SharedBatchSampler(sampler, rows.lengths, rank(), num_processes())
+
+
+def batches_per_step(config: Config) -> int:
+    """Return the batches of an optimizer step, those of all processes."""
+    return config.train.gradient_accumulation_steps * num_processes()
+
+
 def places_of_step(config: Config, rows: SampleDataset | PackedDataset | StreamDataset, steps_done: int) -> list[str]:
-    """Return the places of the records in each batch of a step on one device; none of a stream.
+    """Return the places of the records in each batch of a step of this process; none of a stream.
 
     Args:
         config: of the run.
@@ -36,7 +51,7 @@ def places_of_step(config: Config, rows: SampleDataset | PackedDataset | StreamD
     """
     if isinstance(rows, StreamDataset):
         return []
-    sampler, size = batch_sampler(config, rows), config.train.gradient_accumulation_steps
+    sampler, size = own_batch_sampler(config, rows), config.train.gradient_accumulation_steps
     epoch, step = divmod(steps_done, max(math.ceil(len(sampler) / size), 1))
     sampler.set_epoch(epoch)
     batches = list(sampler)[step * size : (step + 1) * size]
@@ -44,12 +59,12 @@ def places_of_step(config: Config, rows: SampleDataset | PackedDataset | StreamD
 
 
 def num_batches_per_epoch(config: Config, rows: SampleDataset | PackedDataset) -> int:
-    """Return how many batches an epoch has on one device."""
+    """Return how many batches an epoch has, those of all processes."""
     return len(batch_sampler(config, rows))
 
 
 def num_optimizer_steps(config: Config, num_batches: int) -> int:
-    """Return the optimizer steps of a run on one device, as the Trainer counts them.
+    """Return the optimizer steps of a run, as the Trainer counts them.
 
     The last step of an epoch may hold fewer batches than the others.
 
@@ -57,12 +72,12 @@ def num_optimizer_steps(config: Config, num_batches: int) -> int:
     """
     if config.train.max_steps > 0:
         return config.train.max_steps
-    steps_per_epoch = max(math.ceil(num_batches / config.train.gradient_accumulation_steps), 1)
+    steps_per_epoch = max(math.ceil(num_batches / batches_per_step(config)), 1)
     return math.ceil(config.train.num_train_epochs * steps_per_epoch)
 
 
 def total_steps(config: Config, rows: SampleDataset | PackedDataset | StreamDataset) -> int:
-    """Return the optimizer steps of a run on one device; of a stream the config names them."""
+    """Return the optimizer steps of a run; of a stream the config names them."""
     num_batches = 0 if isinstance(rows, StreamDataset) else num_batches_per_epoch(config, rows)
     return num_optimizer_steps(config, num_batches)
 

@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from mmtune.build_data import Reader, build_stream
 from mmtune.data.stream import StreamCounts, StreamDataset
 from mmtune.errors import ConfigError
+from mmtune.processes import num_processes
 from mmtune.schema import Config
 from mmtune.schema_train import batch_size_of
 from mmtune.training.workers import worker_options
@@ -35,8 +36,11 @@ def open_stream(config: Config, reader: Reader, problems_path: Path, first_step:
 
     Raises:
         DataError: a source cannot be read at all.
-        ConfigError: a path draws a number of samples.
+        ConfigError: a path draws a number of samples, or the run has several processes.
     """
+    if num_processes() > 1:
+        message = f"a stream is read by one process (got {num_processes()}). Start one, or leave stream out."
+        raise ConfigError("data.train", message)
     if not first_step:
         problems_path.unlink(missing_ok=True)
     stream = build_stream(config, reader, first_step, problems_path)
@@ -80,13 +84,7 @@ def stream_loader(
     """Return the batches of a stream.
 
     It is not prepared by accelerate, which reads a batch ahead: a pipe that holds just enough would end too early.
-
-    Raises:
-        ConfigError: the run has several processes.
     """
-    if args.world_size > 1:
-        message = f"a stream is read by one process (got {args.world_size}). Start one, or leave stream out."
-        raise ConfigError("data.train", message)
     return StreamLoader(
         _Feed(stream),
         batch_size=batch_size_of(config),

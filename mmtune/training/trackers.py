@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from mmtune.config import to_values, to_yaml
 from mmtune.errors import ConfigError
-from mmtune.logs import rank
+from mmtune.processes import rank
 from mmtune.run_folder import TRACKING_FOLDER, read_json, write_json
 from mmtune.schema import Config
 

@@ -4,12 +4,14 @@ The loop, accumulation, clipping, schedules and engines are the Trainer's own.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
@@ -19,6 +21,7 @@ from mmtune.models.adalora import is_adalora, set_state, state_of
 from mmtune.models.precision import choose_dtype
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import load_weights
+from mmtune.processes import rank
 from mmtune.schema import Config
 from mmtune.schema_evaluation import TRAINING_METRICS, criterion, evaluates
 from mmtune.training.arguments import training_arguments
@@ -31,18 +34,21 @@ from mmtune.training.faults import FiniteSteps
 from mmtune.training.meter import BACKWARD, DATA, OTHER, SAVING, StepMeter, num_images
 from mmtune.training.optimizers import make_optimizer
 from mmtune.training.parameter_groups import parameter_groups
+from mmtune.training.ranks import gathered, highest, wait_for_all
 from mmtune.training.rows import Collator
+from mmtune.training.sharding import copy_weights, engine_of, shard, whole_weights
 from mmtune.training.state import (
     load_optimizer,
     load_random_state,
     load_scaler,
     load_values,
+    random_state,
     save_optimizer,
     save_random_state,
     save_scaler,
     save_values,
 )
-from mmtune.training.steps import batch_sampler, places_of_step
+from mmtune.training.steps import own_batch_sampler, places_of_step
 from mmtune.training.stream import stream_loader
 from mmtune.training.undisturbed import undisturbed
 from mmtune.training.unfreezing import GradualUnfreezing, RankAllocation
@@ -96,11 +102,12 @@ class RunTrainer(Trainer):
         self.run_config, self.write_run, self.vlm, self.rows, self.meter = config, write_run, model, dataset, meter
         self.writer = writer
         self.batch_sizes: list[tuple[int, int]] = []
+        self.last_saved_step: int | None = None
         places = partial(places_of_step, config, dataset)
         self.finite = FiniteSteps(model, config.train.max_nonfinite_steps, places, writer)
         model.neftune_noise_alpha = config.train.neftune_noise_alpha or 0.0
         model.label_smoothing_factor = config.train.label_smoothing_factor
-        model.checkpointed_share = checkpointed_share(config, model, dataset)
+        model.checkpointed_share = highest(checkpointed_share(config, model, dataset))
         self.unfreezing = GradualUnfreezing(model, config)
         super().__init__(
             model=model,
@@ -111,6 +118,7 @@ class RunTrainer(Trainer):
                 skips_on_resume=not isinstance(dataset, StreamDataset),
                 has_checkpointing=model.checkpointed_share > 0,
                 has_evaluation=evaluates(config),
+                has_idle_weights=bool(self.unfreezing.schedules),
             ),
             data_collator=collator,
             train_dataset=dataset,
@@ -125,7 +133,11 @@ class RunTrainer(Trainer):
                 Flow(),
             ],
         )
-        self.finite.has_scaler = self.accelerator.scaler is not None
+        self.finite.has_scaler = self.accelerator.scaler is not None or (self.is_deepspeed_enabled and self.args.fp16)
+        self.engine = engine_of(self)
+        model.runs_alike = self.engine is not None
+        model.is_split = self.engine is not None and self.engine.splits_weights
+        model.reads_features = config.data.cache_vision_features
         self.remove_callback(PrinterCallback)  # added by the Trainer wherever its own bar is off
         # The Trainer has set `use_cache` of the language model's config; generation needs it on.
         model.config.use_cache = True
@@ -136,12 +148,20 @@ class RunTrainer(Trainer):
             return stream_loader(self.run_config, self.rows, self.args, self.data_collator)
         loader = DataLoader(
             self.rows,
-            batch_sampler=batch_sampler(self.run_config, self.rows),
+            batch_sampler=own_batch_sampler(self.run_config, self.rows),
             collate_fn=self.data_collator,
             pin_memory=self.args.dataloader_pin_memory,
             **worker_options(self.run_config.train),
         )
-        return self.accelerator.prepare(loader)
+        # The batches are this process's own already: accelerate would deal them out once more, and repeat some.
+        return prepare_data_loader(
+            loader,
+            self.accelerator.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=self.accelerator.device_placement,
+            non_blocking=self.accelerator.non_blocking,
+        )
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """Return the batches of a step and their supervised tokens; the wait for them is timed."""
@@ -223,12 +243,20 @@ class RunTrainer(Trainer):
             return {}
         held = "the last weights"
         if train.load_best_model_at_end:
-            load_weights(self.vlm, best)
+            if self.engine is None and rank() == 0:  # which writes them; of an engine's, see `write_final`
+                load_weights(self.vlm, best)
             held = "its weights"
         value, step = self.state.best_metric, self.state.best_global_step
         log.info("best %s: %.4g at step %d (%s); the run folder holds %s", metric, value, step, best, held)
         weights_of = step if train.load_best_model_at_end else self.state.global_step
         return {"best": {"metric": metric, "value": value, "step": step}, "weights_of_step": weights_of}
+
+    def write_final(self, folder: Path) -> None:
+        """Write the files of the run at its end; where an engine has split the weights, the best are copied."""
+        self.write_run(folder)
+        best = best_checkpoint(self.run_config.train, self.state)
+        if self.engine is not None and self.run_config.train.load_best_model_at_end and best is not None:
+            copy_weights(best, folder)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give each part its own learning rate and weight decay; norms and biases have none."""
@@ -237,26 +265,69 @@ class RunTrainer(Trainer):
             self.optimizer = make_optimizer(self.args, self.vlm, parameter_groups(self.run_config, self.vlm, decayed))
         return self.optimizer
 
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """Let the weights that files hold be whole on the first process, where an engine has split them."""
+        return nullcontext() if self.engine is None else whole_weights(self.vlm, self.engine.gather)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the files of a run; the Trainer would gather all weights at once where an engine has split them."""
+        self._save(output_dir)
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        with self.unfreezing.all_open():
-            self.write_run(Path(output_dir or self.run_config.train.output_dir))
+        with self.unfreezing.all_open(), self.whole_weights():
+            if rank() == 0:
+                self.write_run(Path(output_dir or self.run_config.train.output_dir))
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.writer.work_folder)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        if self.state.global_step == self.writer.last_step:
+        if self.state.global_step == self.last_saved_step:
             return  # the Trainer saves the last step twice
+        self.last_saved_step = self.state.global_step
         best = best_values(self.run_config.train, self.state)
-        with self.writer.writing(self.state.global_step, partial(write_best, self.writer.folder, best)):
+        with ExitStack() as stack:
+            if rank() == 0:
+                note_best = partial(write_best, self.writer.folder, best)
+                stack.enter_context(self.writer.writing(self.state.global_step, note_best))
             super()._save_checkpoint(model, trial)
+        wait_for_all()
         self.meter.watch.lap(SAVING)
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        """Wrap model and optimizer; an engine gets whole weights to split, and then the state of its optimizer."""
+        if self.engine is None:
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        checkpoint = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
+        if checkpoint is not None:
+            load_weights(self.vlm, checkpoint)
+        if self.run_config.train.fsdp:
+            shard(self.vlm)
+            self.is_distributed_loading_by_transformers = True  # the Trainer leaves a model alone that is split already
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        if checkpoint is not None:
+            self.engine.load(self, checkpoint)
+        return prepared
+
+    @contextmanager
+    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
+        """Add up gradients of a batch before the last of its step, without those of other processes."""
+        model: Any = self.vlm
+        model.set_requires_gradient_sync(False)
+        yield
+        model.set_requires_gradient_sync(True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_weights(self.vlm, Path(resume_from_checkpoint))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)
+        if self.engine is not None:
+            self.engine.save(self, Path(output_dir))
+            return
+        if rank():
+            return
+        assert self.optimizer is not None
+        save_optimizer(Path(output_dir), self.optimizer.state_dict(), self.lr_scheduler)
         if is_adalora(self.vlm.llm):
             save_values(Path(output_dir), ADALORA, *state_of(self.vlm.llm))
 
@@ -267,7 +338,7 @@ class RunTrainer(Trainer):
                 set_state(self.vlm.llm, *load_values(Path(checkpoint), ADALORA))
 
     def _save_scaler(self, output_dir: str) -> None:
-        if self.accelerator.scaler is not None:
+        if self.accelerator.scaler is not None and rank() == 0:
             save_scaler(Path(output_dir), self.accelerator.scaler)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
@@ -275,8 +346,11 @@ class RunTrainer(Trainer):
             load_scaler(Path(checkpoint), self.accelerator.scaler)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        save_random_state(Path(output_dir))
+        states = gathered(random_state())  # written by rank 0 alone, so that a checkpoint is whole or absent
+        if rank() == 0:
+            for number, state in enumerate(states):
+                save_random_state(Path(output_dir), state, number)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            load_random_state(Path(checkpoint))
+            load_random_state(Path(checkpoint), rank())

@@ -6,10 +6,24 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from mmtune.models.device import random_state_kept
 from mmtune.models.precision import compute_dtype, computing_in
 from mmtune.models.vlm import VisionLanguageModel
+
+
+@contextmanager
+def outside_of_root(model: VisionLanguageModel) -> Iterator[None]:
+    """Let parts of a model be run by themselves where FSDP has split it: some weights only the whole model fetches."""
+    if not isinstance(model, FSDPModule):
+        yield
+        return
+    model.unshard()
+    try:
+        yield
+    finally:
+        model.reshard()
 
 
 @contextmanager
@@ -28,7 +42,8 @@ def undisturbed(model: VisionLanguageModel) -> Iterator[None]:
             computing_in(compute_dtype(model.base_llm), model.device),
         ):
             model.eval()
-            yield
+            with outside_of_root(model):
+                yield
     finally:
         for module, is_training in modes:
             module.training = is_training

@@ -12,6 +12,7 @@ from mmtune.models.adalora import allocate, is_adalora, set_total_steps
 from mmtune.models.tuning import top_blocks
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.schema import Config
+from mmtune.training.ranks import agreed
 
 
 @dataclass
@@ -106,4 +107,5 @@ class RankAllocation(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Tell AdaLoRA how many steps there are."""
-        set_total_steps(self.llm, state.max_steps, "model.adapter")
+        with agreed():
+            set_total_steps(self.llm, state.max_steps, "model.adapter")

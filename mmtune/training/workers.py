@@ -3,6 +3,7 @@
 import signal
 from typing import Any
 
+from mmtune.processes import num_processes
 from mmtune.schema import TrainConfig
 
 
@@ -21,6 +22,10 @@ def worker_options(train: TrainConfig) -> dict[str, Any]:
 
 
 def leave_signals_to_the_run(worker: int = 0) -> None:
-    """Let a data worker pass over Ctrl-C, which a terminal sends it too, and end on SIGTERM, which its loader sends."""
+    """Let a data worker pass over Ctrl-C, which a terminal sends it too, and end on SIGTERM, which its loader sends.
+
+    torchrun sends SIGTERM to the workers too, which are needed until the step is finished: under it they end with
+    their loader or with its process.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if num_processes() == 1 else signal.SIG_IGN)

@@ -91,15 +91,56 @@ def test_the_dialogue_in_the_terminal(runs, monkeypatch, capsys):
     typed = ["What colour?", "/adapter", "/adapter cras", "/adapter cars", "What colour?", "/adapter none", "Hi"]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([*typed, "/adapter", "/help", "/exit"])))
     argv = ["chat", "runs/birds", "--adapters", "runs/cars", "--image", "0.png", "--max-new-tokens", "6"]
-    assert main(argv) == 0
-    text = " ".join(capsys.readouterr().out.split())
+    assert main(argv) == 2  # there is no run cras
+    out, text = capsys.readouterr()
     told = [ask(run, "What colour?", "0.png") for run in ("runs/birds", "runs/cars")]
-    assert all(f"model: {' '.join(answer.split())}".strip() in text for answer in told)
+    assert out.startswith("".join(f"{answer}\n" for answer in told))
     assert "birds (answers), cars, none. /adapter NAME switches." in text
     assert "/adapter: unknown name 'cras'. Did you mean 'cars'? Known: base, birds, cars, none." in text
     assert "cars answers; the dialogue starts anew" in text
     assert "no adapter: the base model answers; the dialogue starts anew" in text
     assert "birds, cars, none (answers)." in text
+
+
+def test_before_and_after_and_the_layers_of_a_stack(runs, monkeypatch, capsys):
+    typed = ["Hi", "/adapter", "/before", "/retry", "/after", "/retry", "/adapter stacked/stacked/0", "/retry"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([*typed, "/adapter runs/cars", "/retry", "/adapter"])))
+    assert main(["chat", "runs/stacked", "--max-new-tokens", "8", "--json"]) == 0
+    out, told = capsys.readouterr()
+    found = [json.loads(line)["answer"] for line in out.splitlines()]
+    names = ["runs/stacked", "base", "runs/stacked", "runs/birds", "runs/cars"]
+    models = [load_model("base", names[0], torch.device("cpu")) if name == "base" else load_run(name) for name in names]
+    assert found == [ChatSession(parts, Decoding(max_new_tokens=8)).ask("Hi") for parts in models]
+    assert "stacked (answers), stacked/stacked/0, none. /adapter NAME switches." in told
+    assert "stacked, cars (answers), stacked/stacked/0, none. /adapter NAME switches." in told
+
+
+def test_a_run_that_joins_later_answers_as_it_does_alone(runs):
+    alone = {run.name: hidden(load_run(run)) for run in runs}
+    switch = AdapterSwitch(["runs/birds"])
+    for name in ("cars", "stacked", "pretrain"):
+        assert switch.add(f"runs/{name}") == name
+        assert switch.active == "birds"
+        assert torch.equal(hidden(switch.parts), alone["birds"])
+    assert switch.add("runs/cars/") == "cars"
+    for name in switch.names:
+        switch.select(name)
+        assert torch.equal(hidden(switch.parts), alone[name])
+        assert not any(value.requires_grad for value in switch.parts.model.parameters())
+
+
+def test_a_run_without_an_adapter_has_nothing_before_it(runs, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("/before\n"))
+    assert main(["chat", "runs/pretrain"]) == 2
+    assert "mmtune: /before: pretrain trained no adapter: the base model answers already" in capsys.readouterr().err
+
+
+def test_the_base_of_an_adapter_in_4_bits(runs):
+    switch = AdapterSwitch(["runs/birds"], quantization="nf4")
+    quantized = load_run("runs/birds", quantization="nf4")
+    assert {"Linear4bit"} <= {type(module).__name__ for module in quantized.model.modules()}
+    assert torch.equal(hidden(switch.parts), hidden(quantized))
+    assert not torch.equal(hidden(quantized), hidden(load_run("runs/birds")))
 
 
 def ask(folder, question, image):

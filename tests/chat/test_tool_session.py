@@ -10,6 +10,8 @@ from transformers import AddedToken
 
 from mmtune.build import load_run
 from mmtune.chat.generate import Decoding
+from mmtune.chat.saving import load_dialogue, save_dialogue
+from mmtune.chat.session import ChatSession
 from mmtune.chat.tool_session import ToolSession
 from mmtune.cli import main
 from mmtune.conversation import Message
@@ -105,6 +107,26 @@ def test_a_model_calls_the_calculator_twice_and_answers(session):
     ]
     record = next(iter(read_records("talks.jsonl")))
     assert session.ids == session.parts.encode(parse_record(record)).input_ids, "chat reads what training read"
+
+
+def test_a_dialogue_with_calls_is_saved_and_loaded_with_equal_ids(session, tmp_path):
+    session, _ = session
+    session.ask(SUM)
+    assert save_dialogue(session, tmp_path / "talk.json") is None
+    before = session.ids
+    saved, trained = (parse_record(next(read_records(path))) for path in (tmp_path / "talk.json", "talks.jsonl"))
+    assert saved == trained
+    session.reset()
+    load_dialogue(session, tmp_path / "talk.json")
+    assert session.ids == before
+    text = (tmp_path / "talk.json").read_text()
+    (tmp_path / "talk.json").write_text(text.replace("14+1", "14+2").replace("It is 15.", "It is 16."))
+    load_dialogue(session, tmp_path / "talk.json")
+    edited = parse_record(next(read_records(tmp_path / "talk.json")))
+    assert session.ids == session.parts.encode(edited).input_ids != before
+    plain = ChatSession(session.parts)
+    with pytest.raises(ConfigError, match="offers other tools than this chat"):
+        load_dialogue(plain, tmp_path / "talk.json")
 
 
 def test_a_document_that_spells_a_call_calls_nothing(session):

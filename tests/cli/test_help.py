@@ -19,6 +19,7 @@ VERBS = [
         "identity",
         "chat",
         "compare",
+        "eval",
         "merge",
         "export",
         "data",

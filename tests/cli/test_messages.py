@@ -176,6 +176,9 @@ def test_a_config_is_not_copied_over_a_file(mistake, desk):
         ("chat run --max-new-tokens 0", "--max-new-tokens: must be a whole number, 1 or more (got 0)"),
         ("chat run --temperature -1", "--temperature: must be 0 or more (got -1)"),
         ("chat run --top-p 0", "--top-p: must be above 0 and at most 1 (got 0)"),
+        ("chat run --top-k -1", "--top-k: must be a whole number, 0 or more (got -1)"),
+        ("chat run --repetition-penalty 0", "--repetition-penalty: must be above 0 (got 0)"),
+        ("chat run --prompt Hi --questions q.json", "--questions: not allowed with argument --prompt"),
         ("inspect data.json -n -1", "-n/--num-samples: must be a whole number, 1 or more (got -1)"),
         ("inspect data.json --num-image-tokens x", "--num-image-tokens: must be a whole number, 0 or more (got x)"),
         ("compare run --questions q.json --batch-size 0", "--batch-size: must be a whole number, 1 or more (got 0)"),
@@ -202,7 +205,7 @@ def test_a_wrong_command_line_ends_with_code_2(capsys, command, words):
         ("copy-cfg name .", "Here: mmtune configs copy NAME FILE.yaml."),
         ("log-dataset x.py", "Here: mmtune inspect CONFIG."),
         ("check-custom-dataset x.py", "Here: mmtune inspect CONFIG; training checks every record"),
-        ("mmbench llm --llava x", "Here: mmtune compare RUN --questions FILE; benchmarks are not there yet."),
+        ("mmbench llm --llava x", "Here: mmtune eval RUN --benchmark mmbench --data FILE.tsv."),
         ("convert pth_to_hf x.py iter_1.pth hf", "convert pth_to_hf: of XTuner. Here: no need, name the .pth as"),
         ("convert merge llm adapter out", "Here: mmtune export RUN --format merged."),
         ("convert split llm out", "convert split: of XTuner. Here: no need, models are read"),
@@ -214,8 +217,8 @@ def test_a_wrong_command_line_ends_with_code_2(capsys, command, words):
         ("pretrian x.yaml", "pretrian: no such verb. Did you mean 'pretrain'?"),
         (
             "zzz",
-            "zzz: no such verb. Known: pretrain, finetune, sft, plan, run, identity, chat, compare, merge, export, "
-            "data, inspect, bench, configs, convert.",
+            "zzz: no such verb. Known: pretrain, finetune, sft, plan, run, identity, chat, compare, eval, merge, "
+            "export, data, inspect, bench, configs, convert.",
         ),
         ("help", "help: a verb of XTuner. Here: mmtune --help."),
     ],

@@ -15,7 +15,7 @@ from mmtune.conversation import Conversation, ImageSlot, Message
 from mmtune.data.encode import text_ids
 from mmtune.data.formats import parse_record
 from mmtune.data.records import read_records
-from mmtune.evaluate.compare import Asker
+from mmtune.evaluate.asking import Asker
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_training_ids_equal_chat_ids_at_every_turn(run, monkeypatch):
     answers = iter(message.text for message in conversation.messages if message.role == "assistant")
     asked = []
 
-    def recorded_answer(parts, prompts, image_embeds, decoding):
+    def recorded_answer(parts, prompts, image_embeds, decoding, on_token):
         asked.append(list(prompts[0]))
         return [[*text_ids(next(answers), parts.tokenizer), parts.tokenizer.convert_tokens_to_ids("<|im_end|>")]]
 

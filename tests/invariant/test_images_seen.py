@@ -13,7 +13,7 @@ from mmtune.build import build_parts
 from mmtune.chat.generate import Decoding, embed_images
 from mmtune.chat.session import ChatSession
 from mmtune.config import load_config
-from mmtune.evaluate.compare import Asker
+from mmtune.evaluate.asking import Asker
 
 __all__ = ["prepare"]
 

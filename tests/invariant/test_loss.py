@@ -43,12 +43,12 @@ def test_supervised_position_loss_equals_the_full_loss_and_its_gradients(llm, ba
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 7, 1000])
-def test_chunked_loss_equals_unchunked_loss(llm, batch, chunk_size):
+@pytest.mark.parametrize("num_chunks", [1, 7, 1000])
+def test_chunked_loss_equals_unchunked_loss(llm, batch, num_chunks):
     hidden = llm.model(batch["input_ids"]).last_hidden_state.detach().requires_grad_()
     whole = answer_loss(hidden, batch["labels"], llm.lm_head)
     (expected,) = torch.autograd.grad(whole, hidden)
-    chunked = answer_loss(hidden, batch["labels"], llm.lm_head, chunk_size=chunk_size)
+    chunked = answer_loss(hidden, batch["labels"], llm.lm_head, num_chunks=num_chunks)
     (found,) = torch.autograd.grad(chunked, hidden)
     torch.testing.assert_close(chunked, whole)
     torch.testing.assert_close(found, expected)
@@ -71,12 +71,12 @@ def test_a_batch_without_labels_has_loss_zero_and_a_gradient(llm):
     assert llm.model.embed_tokens.weight.grad is not None
 
 
-@pytest.mark.parametrize("chunk_size", [None, 7])
-def test_label_smoothing_is_that_of_transformers_on_full_logits(llm, batch, chunk_size):
+@pytest.mark.parametrize("num_chunks", [None, 7])
+def test_label_smoothing_is_that_of_transformers_on_full_logits(llm, batch, num_chunks):
     hidden = llm.model(batch["input_ids"]).last_hidden_state.detach().requires_grad_()
     expected = LabelSmoother(epsilon=0.1)({"logits": llm.lm_head(hidden)}, batch["labels"], shift_labels=True)
     (expected_gradient,) = torch.autograd.grad(expected, hidden)
-    found = answer_loss(hidden, batch["labels"], llm.lm_head, chunk_size=chunk_size, label_smoothing_factor=0.1)
+    found = answer_loss(hidden, batch["labels"], llm.lm_head, num_chunks=num_chunks, label_smoothing_factor=0.1)
     (gradient,) = torch.autograd.grad(found, hidden)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(gradient, expected_gradient)

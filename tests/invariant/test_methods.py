@@ -25,6 +25,7 @@ from mmtune.models.methods import METHODS
 from mmtune.models.weights import load_weights, save_weights
 from mmtune.training.callbacks import read_log
 from mmtune.training.data import packed, prepare_data
+from mmtune.training.rows import choose_collator
 
 OWN_LR = "model.llm.learning_rate="
 SETTINGS: dict[str, list[str]] = {
@@ -74,6 +75,12 @@ NEW_WEIGHTS = {
     "vision_top_layers": ("lora_", "vision.tower."),
 }
 """What the names of trained tensors hold, for methods whose tensors are not PEFT's own."""
+PARTS = {
+    "vision_full": ["model.llm.tune=frozen", "model.adapter=null", "model.vision.tune=full"],
+    "vision_adapter": ["model.vision.tune=adapter", "model.vision.adapter={kind: lora, r: 2}"],
+    "lora_and_head": ["model.adapter={kind: lora, r: 4, target_modules: [q_proj, lm_head]}"],
+}
+"""What else may train, each with its own way to a gradient."""
 
 
 def test_every_method_of_the_table_is_tested():
@@ -134,6 +141,25 @@ def tensors(folder):
         if "checkpoint" not in path.as_posix()
         for name, value in load_file(path).items()
     }
+
+
+@pytest.mark.parametrize("name", [name for name in (*SETTINGS, *PARTS) if name != "gradual"])
+def test_each_weight_that_trains_has_a_gradient_from_any_batch(desk_of_runs, biased, name):
+    """Processes wait for each other's gradients: all must have the same ones. Layers that wait are looked for."""
+    changes = [*PARTS[name], "train.output_dir=run"] if name in PARTS else overrides(name, "run")
+    config = load_config("finetune.yaml", changes, "finetune")
+    reader = build_reader(config.model)
+    parts, samples = build_parts(config.model, torch.device("cpu"), reader), prepare_data(config, reader, Path())[0]
+    collator, model = choose_collator(config, parts.model), parts.model.train()
+    with_image, text = int(samples.num_images.argmax()), int(samples.num_images.argmin())
+    for rows in ([with_image], [text], []):
+        model.zero_grad(set_to_none=True)
+        loss = model(**collator([samples[row] for row in rows]), num_items_in_batch=torch.tensor(7))["loss"]
+        loss.backward()
+        trained = {key: value.grad for key, value in model.named_parameters() if value.requires_grad}
+        assert not [key for key, gradient in trained.items() if gradient is None]
+    assert loss == 0
+    assert not any(gradient.any() for gradient in trained.values())
 
 
 @pytest.mark.parametrize("name", SETTINGS)

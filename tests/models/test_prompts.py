@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mmtune.build import build_parts
+from mmtune.chat.exchange import question_message
 from mmtune.chat.generate import Decoding, embed_images, generate_ids, stop_ids
-from mmtune.chat.session import question_message
 from mmtune.conversation import Conversation
 from mmtune.models.prompts import put_before_prompts, put_before_samples
 from mmtune.schema import LLMConfig, ModelConfig, ProjectorConfig, VisionConfig

@@ -1,19 +1,22 @@
 """`per_device_train_batch_size: auto` is the explicit split that it chooses, and a resumed run keeps it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from mmtune.build_data import build_reader
 from mmtune.cli import main
 from mmtune.config import load_config
-from mmtune.errors import CheckpointError
+from mmtune.errors import CheckpointError, ConfigError
 from mmtune.training import checkpointing
 from mmtune.training.batch_size import recorded_split, with_largest_batch
 from mmtune.training.plan import CPU_PROCESS, Target
 from mmtune.training.plan_model import plan_for, planned_model, planned_rows
+from mmtune.training.run_plan import with_settled_split
 
 AUTO = ("train.per_device_train_batch_size=auto", "train.global_batch_size=6")
 START = ("model.init_from=null", "train.max_steps=4", "train.save_steps=2")
@@ -130,3 +133,14 @@ def test_a_checkpoint_must_say_its_split(workspace, tmp_path):
     (tmp_path / "plan.json").write_text(json.dumps({"split": {"per_device_train_batch_size": 4}}))
     with pytest.raises(CheckpointError, match=r"do not divide train\.global_batch_size=6"):
         recorded_split(config, tmp_path)
+
+
+def test_several_processes_share_the_global_batch(workspace, monkeypatch):
+    changes = ["train.global_batch_size=12", "train.per_device_train_batch_size=2"]
+    config = load_config("pretrain.yaml", changes, "pretrain")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert with_settled_split(config, build_reader(config.model), None).train.gradient_accumulation_steps == 2
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    told = "train.global_batch_size: must be a multiple of 8 for 4 processes of train.per_device_train_batch_size=2"
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        with_settled_split(config, build_reader(config.model), None)
