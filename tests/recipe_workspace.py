@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import yaml
+from published_layouts import write_pope
 
 from mmtune.recipe_card import CARD_FILE
 from mmtune.run_folder import MANIFEST_FILE, read_json
@@ -12,12 +13,12 @@ QUESTIONS = [
     {"id": "1", "image": "0.png", "question": "What colour?", "reference": ["It is red."], "group": "colours"},
     {"id": "2", "question": "Hi", "reference": ["Hello, you."], "group": "talk"},
 ]
-STEPS = ("check", "pretrain", "finetune", "again", "merged", "compare", "export")
+STEPS = ("check", "pretrain", "finetune", "again", "merged", "compare", "pope", "export")
 LENGTHS = ["train.max_steps=4", "train.save_steps=2"]
 
 
 def write_recipe(name="whole"):
-    """Write `NAME.yaml`, whose steps check, train three times, merge, compare and export."""
+    """Write `NAME.yaml`, whose steps check, train three times, merge, compare, score and export."""
     runs = f"runs/{name}"
     start = [f"model.init_from={runs}/pretrain", *LENGTHS]
     compare = {"models": ["base", f"{runs}/pretrain", f"{runs}/merged"], "questions": {"held out": "questions.json"}}
@@ -33,8 +34,11 @@ def write_recipe(name="whole"):
         {"name": "merged", "verb": "merge", "config": {"runs": tunings}, "needs": ["finetune", "again"]},
         {"name": "compare", "verb": "compare", "config": compare | {"max_new_tokens": 4},
          "needs": ["pretrain", "merged"]},
+        {"name": "pope", "verb": "eval", "needs": ["merged"],
+         "config": {"run": f"{runs}/merged", "benchmark": "pope", "data": "pope", "max_new_tokens": 2, "batch_size": 2}},
         {"name": "export", "verb": "export", "config": {"run": tunings[0], "format": "merged"}, "needs": ["finetune"]},
     ]  # fmt: skip
+    write_pope(Path("pope"))
     Path("questions.json").write_text(json.dumps(QUESTIONS))
     Path(f"{name}.yaml").write_text(yaml.safe_dump({"steps": steps}))
     return f"{name}.yaml"

@@ -46,7 +46,7 @@ def made(workspace):
 def test_the_card_has_what_was_made_and_from_what(made):
     card = read_json(made / CARD_FILE)
     assert [step["verb"] for step in card["steps"]] == [
-        "check", "pretrain", "finetune", "finetune", "merge", "compare", "export"
+        "check", "pretrain", "finetune", "finetune", "merge", "compare", "eval", "export"
     ]  # fmt: skip
     assert [training["seed"] for training in card["trainings"]] == [42, 1, 2]
     assert [training["num_skipped"] for training in card["trainings"]] == [0, 1, 1]
@@ -56,6 +56,8 @@ def test_the_card_has_what_was_made_and_from_what(made):
     assert {model["part"] for model in card["base_models"]} == {"llm", "vision"}
     assert {row["model"] for row in card["scores"][0]["rows"]} == {"base", "pretrain", "merged"}
     assert {*card["samples"][0]["answers"]} == {"base", "pretrain", "merged"}
+    assert card["benchmarks"][0]["num_answered"] == 18
+    assert {row["group"] for row in card["benchmarks"][0]["rows"]} > {"all"}
     assert card["exports"][0]["format"] == "merged"
     assert card["exports"][0]["parity"]
     assert card["checks"][1]["num_bad_records"] == 1
@@ -67,9 +69,9 @@ def test_the_page_is_a_model_card_of_the_hub(made):
     assert page.data.library_name == "transformers"
     assert page.data.pipeline_tag == "image-text-to-text"
     assert page.data.tags == ["mmtune", "lora"]
-    assert {result.dataset_name for result in page.data.eval_results} == {"held out"}
+    assert {result.dataset_name for result in page.data.eval_results} == {"held out", "POPE"}
     text = page.text
-    for title in ("Data", "Training", "Scores", "Sample answers", "Exports", "Steps", "Versions"):
+    for title in ("Data", "Training", "Scores", "Benchmarks", "Sample answers", "Exports", "Steps", "Versions"):
         assert f"\n## {title}\n" in text
     assert "finetune left out 1 of 10 records, such as:" in text
     plots = re.findall(r"!\[Loss of \w+\]\((.+)\)", text)
