@@ -35,7 +35,7 @@ def write_recipe(name="whole"):
         {"name": "compare", "verb": "compare", "config": compare | {"max_new_tokens": 4},
          "needs": ["pretrain", "merged"]},
         {"name": "pope", "verb": "eval", "needs": ["merged"],
-         "config": {"run": f"{runs}/merged", "benchmark": "pope", "data": "pope", "max_new_tokens": 2, "batch_size": 2}},
+         "config": {"run": f"{runs}/merged", "benchmark": "pope", "data": "pope", "max_new_tokens": 2}},
         {"name": "export", "verb": "export", "config": {"run": tunings[0], "format": "merged"}, "needs": ["finetune"]},
     ]  # fmt: skip
     write_pope(Path("pope"))

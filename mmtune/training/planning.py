@@ -71,7 +71,7 @@ class Report:
         }
 
     def probed_seconds(self) -> float | None:
-        """Return how long the run takes by its longest batch; None where that was not run, or the tokens are unknown."""
+        """Return how long the run takes by its longest batch; None where either is not known."""
         if self.probe is None or self.num_tokens is None:
             return None
         return self.probe.run_seconds(self.num_tokens)
