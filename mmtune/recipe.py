@@ -1,54 +1,41 @@
-"""The steps of `mmtune run`: each once, in order, continued where they were interrupted."""
+"""`mmtune run`: the steps of a recipe, each once, in order, continued where they were interrupted."""
 
 import logging
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING
-
-from mmtune.config import apply_overrides, read_yaml
+from mmtune.config import read_yaml
 from mmtune.errors import CheckpointError, ConfigError
-from mmtune.hashing import file_hash, value_hash
 from mmtune.lookup import lookup
-from mmtune.recipe_steps import VERBS, typed_values
-from mmtune.run_folder import MANIFEST_FILE, is_complete, read_json, write_json
-from mmtune.schema import VERB_DEFAULTS
+from mmtune.recipe_card import write_card
+from mmtune.recipe_file import Step, read_steps
+from mmtune.recipe_inputs import inputs_of, missing_inputs, state_of, write_record
+from mmtune.recipe_steps import VERBS
+from mmtune.run_folder import require_complete
 from mmtune.shipped import find_config
+from mmtune.training.run_lock import run_lock
 
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class StepConfig:
-    """One step of a recipe."""
-
-    name: str = MISSING  # its output is runs/<recipe>/<name>
-    verb: str = MISSING  # a key of mmtune.recipe_steps.VERBS
-    config: Any = None  # a config file, a shipped name, or the keys themselves
-    overrides: list[str] = field(default_factory=list)  # section.name=value
-    needs: list[str] = field(default_factory=list)  # names of earlier steps
-
-
-@dataclass
-class RecipeConfig:
-    """A recipe: steps in order."""
-
-    steps: list[StepConfig] = field(default_factory=list)
-
-
 def run_recipe(
-    name_or_path: Path | str, overrides: Sequence[str] = (), *, overwrite: bool = False, root: Path | None = None
+    name_or_path: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    first: str | None = None,
+    overwrite: bool = False,
+    root: Path | None = None,
 ) -> Path:
-    """Run the steps of a recipe; what is complete and unchanged is not repeated.
+    """Run the steps of a recipe; what is complete and unchanged is not repeated. At the end there is a card.
 
     Args:
         name_or_path: the recipe: a file, or a shipped one such as `demo`.
         overrides: `STEP.section.name=value` texts for the configs of its steps.
-        overwrite: repeat steps whose inputs changed instead of stopping at them.
+        first: the step to begin with; what is there of those before it is taken as it is.
+        overwrite: repeat steps whose inputs changed or whose files are damaged instead of stopping at them.
         root: where runs go; None takes `runs`.
 
     Returns:
@@ -58,13 +45,24 @@ def run_recipe(
         MMTuneError: the recipe or a step is wrong.
     """
     path = find_config(name_or_path)
-    folder = (root or Path("runs")) / path.stem
-    run_steps(read_yaml(path), path, folder, [*overrides], overwrite=overwrite)
+    folder = recipe_folder(path, root)
+    run_steps(read_yaml(path), path, folder, overrides, first=first, overwrite=overwrite)
     return folder
 
 
+def recipe_folder(path: Path, root: Path | None = None) -> Path:
+    """Return where a recipe writes."""
+    return (root or Path("runs")) / path.stem
+
+
 def run_steps(
-    values: dict[str, Any], place: Path | str, folder: Path, overrides: list[str], *, overwrite: bool = False
+    values: dict[str, Any],
+    place: Path | str,
+    folder: Path,
+    overrides: Sequence[str],
+    *,
+    first: str | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Run the steps of a recipe that is at hand as plain values; see `run_recipe`.
 
@@ -73,78 +71,70 @@ def run_steps(
         place: what errors name as the recipe.
         folder: where each step has a folder of its own.
         overrides: `STEP.section.name=value` texts.
-        overwrite: repeat steps whose inputs changed instead of stopping at them.
-    """
-    recipe = typed_values(values, RecipeConfig, str(place))
-    _check_steps(recipe, place)
-    configs = [_step_values(step, folder) for step in recipe.steps]
-    _apply_step_overrides(recipe, configs, overrides)
-    started = time.monotonic()
-    for number, (step, config) in enumerate(zip(recipe.steps, configs, strict=True), 1):
-        log.info("step %d of %d: %s", number, len(recipe.steps), step.name)
-        _run_step(step, config, folder, overwrite)
-    log.info("%s done in %.0f s", folder.name, time.monotonic() - started)
-
-
-def _check_steps(recipe: RecipeConfig, path: Path | str) -> None:
-    """Hold what names of steps must keep: there are some, each once, and a step needs only earlier ones.
+        first: the step to begin with.
+        overwrite: repeat steps whose inputs changed or whose files are damaged.
 
     Raises:
-        ConfigError: they do not.
+        MMTuneError: the recipe or a step is wrong, or a file is missing that a later step reads.
     """
-    if not recipe.steps:
-        raise ConfigError(
-            path, "'steps' names no step. Give it as a list: [{name: pretrain, verb: pretrain, config: FILE}]."
-        )
-    earlier: list[str] = []
-    for step in recipe.steps:
-        if not step.name.strip() or step.name in earlier:
-            raise ConfigError(path, f"'{step.name}' is no name for a step: names are not empty and each stands once.")
+    every = read_steps(values, place, folder, overrides)
+    chosen = steps_from(every, first)
+    for step, path in missing_inputs(chosen, folder):
+        message = f"{path} is not there (resolved to {Path(path).resolve()}), and no step makes it."
+        raise ConfigError(f"step {step.name}", f"{message} Mend the path, or put the file there.")
+    started = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    with run_lock(folder, "name for the recipe's file"):
+        for step in chosen:
+            log.info("step %d of %d: %s", every.index(step) + 1, len(every), step.name)
+            _run_step(step, overwrite)
+        card = write_card(folder, every)
+    log.info("%s done in %.0f s; its card is %s", folder.name, time.monotonic() - started, card)
+
+
+def steps_from(steps: list[Step], first: str | None) -> list[Step]:
+    """Return the steps from one on.
+
+    Args:
+        steps: of a recipe.
+        first: the name of the one to begin with; None is the first of all.
+
+    Raises:
+        ConfigError: there is no such step.
+        CheckpointError: a step from there on needs an earlier one that is not complete.
+    """
+    if first is None:
+        return steps
+    by_name = {step.name: step for step in steps}
+    chosen = steps[steps.index(lookup(by_name, first, "--from")) :]
+    for step in chosen:
         for need in step.needs:
-            if need not in earlier:
-                known = ", ".join(earlier) or "none"
-                raise ConfigError(
-                    path, f"step '{step.name}' needs '{need}', which is no earlier step. Earlier: {known}."
-                )
-        if step.config is not None and not isinstance(step.config, str | dict):
-            raise ConfigError(path, f"step '{step.name}': 'config' is a file, a shipped name or a section of keys.")
-        earlier.append(step.name)
+            earlier = by_name[need]
+            if earlier in chosen:
+                continue
+            try:
+                require_complete(earlier.folder)
+            except CheckpointError:
+                message = f"step '{step.name}' needs step '{need}', which is not complete in {earlier.folder}."
+                raise ConfigError(f"--from {first}", f"{message} Take --from {need}, or leave --from out.") from None
+    return chosen
 
 
-def _run_step(step: StepConfig, values: dict[str, Any], folder: Path, overwrite: bool) -> None:
-    run = lookup(VERBS, step.verb, f"step {step.name}: verb")
-    target, record = folder / step.name, folder / f"{step.name}.step.json"
-    needs = {name: file_hash(folder / name / MANIFEST_FILE) for name in step.needs}
-    inputs = value_hash({"verb": step.verb, "config": values, "needs": needs})
-    is_changed = record.is_file() and read_json(record)["inputs"] != inputs
-    if is_changed and target.exists():
-        if not overwrite:
-            message = f"was made from another config or other inputs than step '{step.name}' has now."
-            raise CheckpointError(target, f"{message} --overwrite makes it anew.")
-        shutil.rmtree(target)
-    if is_complete(target):
-        log.info("%s is complete: not repeated", target)
+def _run_step(step: Step, overwrite: bool) -> None:
+    inputs = inputs_of(step)
+    state = state_of(step, inputs)
+    if state.kind == "complete":
+        log.info("%s is complete and its inputs are unchanged: not repeated", step.folder)
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_json(record, {"inputs": inputs, "verb": step.verb, "needs": needs})
-    run(values, target, step.verb)
+    if state.kind in ("changed", "damaged") and not overwrite:
+        raise CheckpointError(step.folder, f"{_why(step, state.kind, state.note)} --overwrite makes it anew.")
+    if state.kind in ("changed", "damaged", "stale"):
+        shutil.rmtree(step.folder)
+    write_record(step, inputs)
+    VERBS[step.verb].run(step.values, step.folder, step.verb)
 
 
-def _step_values(step: StepConfig, folder: Path) -> dict[str, Any]:
-    values: Any = read_yaml(find_config(step.config)) if isinstance(step.config, str) else step.config or {}
-    if step.verb in VERB_DEFAULTS:
-        values.setdefault("train", {})["output_dir"] = str(folder / step.name)
-    apply_overrides(values, list(step.overrides))
-    return values
-
-
-def _apply_step_overrides(recipe: RecipeConfig, configs: list[dict[str, Any]], overrides: list[str]) -> None:
-    by_name = dict(zip((step.name for step in recipe.steps), configs, strict=True))
-    for text in overrides:
-        name, dot, rest = text.partition(".")
-        if not dot:
-            raise ConfigError(
-                f"command line: {text}",
-                f"an override is STEP.section.name=value. Steps: {', '.join(by_name)}.",
-            )
-        apply_overrides(lookup(by_name, name, f"command line: {text}"), [rest])
+def _why(step: Step, kind: str, note: str) -> str:
+    if kind == "damaged":
+        return f"step '{step.name}' was complete, and is not any more: {note}"
+    return f"was made from another config or other inputs than step '{step.name}' has now ({note})."

@@ -1,4 +1,4 @@
-"""What the steps of a recipe do: a function and a dataclass of its keys for each verb. When they run: `recipe.py`."""
+"""What the steps of a recipe do, and what each reads, by verb. When they run: `recipe.py`."""
 
 import shutil
 from collections.abc import Callable
@@ -13,7 +13,9 @@ from rich.console import Console
 from mmtune.config import check_keys, config_from_values
 from mmtune.errors import ConfigError
 from mmtune.recipe_identity import CompareIdentityConfig, IdentityConfig, compare_identity, make_data
-from mmtune.run_folder import write_manifest
+from mmtune.recipe_models import EvalConfig, ExportConfig, MergeConfig, evaluate, export, merge
+from mmtune.run_folder import write_json, write_manifest
+from mmtune.schema_stream import is_streamed
 
 
 @dataclass
@@ -121,15 +123,108 @@ def _compare_identity(values: dict[str, Any], folder: Path, verb: str) -> None:
     compare_identity(folder, config)
 
 
-VERBS: dict[str, Callable[[dict[str, Any], Path, str], None]] = {
-    "pretrain": _train,
-    "finetune": _train,
-    "sft": _train,
-    "make-scenes": _make_scenes,
-    "make-easy-vqa": _make_easy_vqa,
-    "compare": _compare,
-    "make-identity": _make_identity,
-    "compare-identity": _compare_identity,
+def _check(values: dict[str, Any], folder: Path, verb: str) -> None:
+    from mmtune.build_data import build_reader
+    from mmtune.evaluate.data_check import check_data, require_good_check
+    from mmtune.evaluate.data_report import check_table
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    console = Console(soft_wrap=True)
+    for name, step in values["steps"].items():
+        config = config_from_values(step["config"], name, step["verb"])
+        if is_streamed(config.data):
+            console.print(f"{name}: a stream is checked while it is read", highlight=False)
+            continue
+        findings = folder / f"{name}.jsonl"
+        summary = check_data(config, build_reader(config.model), findings)
+        write_json(folder / f"{name}.json", summary)
+        for line in check_table(summary):
+            console.print(line, highlight=False)
+        require_good_check(config, summary, findings)
+    write_manifest(folder)
+
+
+def _merge(values: dict[str, Any], folder: Path, verb: str) -> None:
+    merge(folder, typed_values(values, MergeConfig, verb))
+
+
+def _eval(values: dict[str, Any], folder: Path, verb: str) -> None:
+    evaluate(folder, typed_values(values, EvalConfig, verb))
+
+
+def _export(values: dict[str, Any], folder: Path, verb: str) -> None:
+    export(folder, typed_values(values, ExportConfig, verb))
+
+
+def _read_by_training(values: dict[str, Any]) -> list[str]:
+    model, data = values.get("model") or {}, values.get("data") or {}
+    sources = [*(data.get("train") or []), *(data.get("validation") or [])]
+    paths = [model.get("init_from"), *(model.get("stack_on") or []), *(source.get("path") for source in sources)]
+    return [path for path in paths if path is not None]
+
+
+def _read_by_check(values: dict[str, Any]) -> list[str]:
+    return [path for step in values["steps"].values() for path in _read_by_training(step["config"])]
+
+
+def _read_by_compare(values: dict[str, Any]) -> list[str]:
+    from mmtune.evaluate.compare import BASE
+
+    models = [name for name in values.get("models") or [] if name != BASE]
+    return [*models, *(values.get("questions") or {}).values()]
+
+
+def _read_by_compare_identity(values: dict[str, Any]) -> list[str]:
+    return [*_read_by_compare(values), *([values["data"]] if "data" in values else [])]
+
+
+def _read_by_merge(values: dict[str, Any]) -> list[str]:
+    return [*(values.get("runs") or [])]
+
+
+def _read_by_eval(values: dict[str, Any]) -> list[str]:
+    return [values[key] for key in ("run", "data") if key in values]
+
+
+def _read_by_export(values: dict[str, Any]) -> list[str]:
+    return [values["run"]] if "run" in values else []
+
+
+def _nothing(values: dict[str, Any]) -> list[str]:
+    return []
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What a verb of a recipe does.
+
+    Attributes:
+        run: does it, given the keys of the step, its folder and the verb. Called again after it was interrupted. It
+            ends with a manifest.
+        reads: returns the paths whose content decides its output, given its keys.
+        keys: a dataclass of its keys; None of a training, which has those of a config, and of `check`.
+    """
+
+    run: Callable[[dict[str, Any], Path, str], None]
+    reads: Callable[[dict[str, Any]], list[str]]
+    keys: Any = None
+
+
+CHECK = "check"
+VERBS: dict[str, Verb] = {
+    CHECK: Verb(_check, _read_by_check),
+    "pretrain": Verb(_train, _read_by_training),
+    "finetune": Verb(_train, _read_by_training),
+    "sft": Verb(_train, _read_by_training),
+    "make-scenes": Verb(_make_scenes, _nothing, ScenesConfig),
+    "make-easy-vqa": Verb(_make_easy_vqa, _nothing, EasyVQAConfig),
+    "compare": Verb(_compare, _read_by_compare, CompareConfig),
+    "make-identity": Verb(_make_identity, _nothing, IdentityConfig),
+    "compare-identity": Verb(_compare_identity, _read_by_compare_identity, CompareIdentityConfig),
+    "merge": Verb(_merge, _read_by_merge, MergeConfig),
+    "eval": Verb(_eval, _read_by_eval, EvalConfig),
+    "export": Verb(_export, _read_by_export, ExportConfig),
 }
 
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from multiprocessing.process import BaseProcess
@@ -14,6 +15,7 @@ SERVER.set_forkserver_preload(["mmtune.cli", "mmtune.training.run", "mmtune.reci
 def run_main(argv: list[str], folder: str) -> None:
     """Run a command of mmtune in a folder, its output into a file there; the exit code is the process's."""
     os.setsid()  # its workers are of its group
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a shell's foreground
     multiprocessing.set_start_method("fork", force=True)  # for its workers, as in a process that a shell starts
     os.chdir(folder)
     log = os.open("stderr.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

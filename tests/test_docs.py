@@ -11,7 +11,7 @@ from mmtune.cli import VERB_NAMES, _parse, main
 from mmtune.config import check_keys, config_from_values, load_config
 from mmtune.data.makers.scene_turns import GROUPS
 from mmtune.other_words import OTHER_WORDS, WORDS_WITHOUT_KEY
-from mmtune.recipe import RecipeConfig
+from mmtune.recipe_file import RecipeConfig
 from mmtune.schema import VERB_DEFAULTS
 from mmtune.shipped import find_config, shipped_configs
 

@@ -45,7 +45,8 @@ SHIPPED = shipped_configs()
 
 
 def test_every_preset_of_the_model_is_counted():
-    presets = {name for name, path in SHIPPED.items() if "internlm2" in path.read_text(encoding="utf-8")}
+    texts = {name: path.read_text(encoding="utf-8") for name, path in SHIPPED.items()}
+    presets = {name for name, text in texts.items() if "internlm2" in text and "\nsteps:" not in text}
     assert presets == TRAINED.keys()
 
 

@@ -33,6 +33,12 @@ def models(tmp_path_factory):
 def workspace(tmp_path, models, monkeypatch):
     """A working directory with data and configs; relative paths in configs start here."""
     monkeypatch.chdir(tmp_path)
+    write_workspace(models)
+    return tmp_path
+
+
+def write_workspace(models):
+    """Write the data and configs of `workspace` into the working directory."""
     rng = random.Random(0)
     captions, dialogues = [], []
     for number in range(10):
@@ -48,7 +54,6 @@ def workspace(tmp_path, models, monkeypatch):
     Path("dialogues.json").write_text(json.dumps(dialogues))
     write_config("pretrain.yaml", models, "captions.json", output_dir="runs/pretrain")
     write_config("finetune.yaml", models, "dialogues.json", output_dir="runs/finetune", init_from="runs/pretrain")
-    return tmp_path
 
 
 def write_config(path, models, data, output_dir, init_from=None):

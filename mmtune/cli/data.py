@@ -67,20 +67,12 @@ def _check(args: argparse.Namespace, config: Any, reader: Any) -> int:
 
     from rich.console import Console
 
-    from mmtune.build_data import build_dataset, validation_config
-    from mmtune.evaluate.data_report import check_summary, check_table, warnings_of, write_check
-    from mmtune.progress import Bars
+    from mmtune.evaluate.data_check import check_data
+    from mmtune.evaluate.data_report import check_table
 
     config.data.check_images = args.images or config.data.check_images
-    with Bars() as bars:
-        dataset, report = build_dataset(config, reader, bars)
-        stores = [part.store for part in dataset.parts]
-        if config.data.validation:
-            measured, more = build_dataset(validation_config(config), reader, bars)
-            stores, report = stores + [part.store for part in measured.parts], report.joined(more)
-    warnings = warnings_of(stores)
-    summary = check_summary(report, stores, warnings)
-    num_listed = write_check(Path(args.report), report, warnings)
+    summary = check_data(config, reader, Path(args.report))
+    num_listed = summary["num_listed"]
     if args.json:
         print(json.dumps(summary))
     else:
@@ -89,7 +81,7 @@ def _check(args: argparse.Namespace, config: Any, reader: Any) -> int:
             console.print(line, highlight=False)
         if num_listed:
             console.print(f"{num_listed} findings are listed in {args.report}", highlight=False)
-    return EXIT_BAD_DATA if report.problems else 0
+    return EXIT_BAD_DATA if summary["num_bad_records"] else 0
 
 
 def _stats(args: argparse.Namespace, config: Any, reader: Any) -> int:

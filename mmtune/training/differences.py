@@ -60,7 +60,7 @@ OF_THE_MIX = ("limit", "repeat", "weight", "stream")
 
 def config_differences(before: Config, now: Config) -> dict[str, tuple[Any, Any]]:
     """Return the keys on which two configs differ, with both values."""
-    old, new = _flat(to_values(before)), _flat(to_values(now))
+    old, new = flat(to_values(before)), flat(to_values(now))
     keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     return {key: (old.get(key), new.get(key)) for key in keys}
 
@@ -111,11 +111,12 @@ def shown(key: str, before: Any, now: Any) -> str:
     return f"{key}: {before} -> {now}"
 
 
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested values with one key each, such as `data.train[0].path`."""
     if isinstance(values, dict) and values:
-        pairs = [_flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in values.items()]
+        pairs = [flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in values.items()]
     elif isinstance(values, list) and values:
-        pairs = [_flat(value, f"{prefix}[{number}]") for number, value in enumerate(values)]
+        pairs = [flat(value, f"{prefix}[{number}]") for number, value in enumerate(values)]
     else:
         return {prefix: values}
     return {key: value for part in pairs for key, value in part.items()}

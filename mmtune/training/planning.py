@@ -66,11 +66,12 @@ class Report:
             "changes": [
                 {"set": step.change.words, "saved_bytes": step.saved, "total_bytes": step.total} for step in self.advice
             ],
-            "probe": None if self.probe is None else vars(self.probe) | {"run_seconds": self._probed_seconds()},
+            "probe": None if self.probe is None else vars(self.probe) | {"run_seconds": self.probed_seconds()},
             "rate": None if self.rate is None else self.rate.values(self.num_tokens),
         }
 
-    def _probed_seconds(self) -> float | None:
+    def probed_seconds(self) -> float | None:
+        """Return how long the run takes by its longest batch; None where either is not known."""
         if self.probe is None or self.num_tokens is None:
             return None
         return self.probe.run_seconds(self.num_tokens)
@@ -162,6 +163,16 @@ def report_lines(report: Report) -> list[str]:
     devices = f" x {number} devices" if number > 1 else ""
     lines.append(f"an optimizer step: {size} x accumulation {steps}{devices} = {size * steps * number} rows")
     lines += [*_steps_lines(report), _disk_line(report), *_time_lines(report)]
+    return [part for line in lines for part in _wrapped(line)]
+
+
+def short_lines(report: Report) -> list[str]:
+    """Return the report without its tables: whether it fits and what to change, steps, disk and time."""
+    plan = report.plan
+    lines = [verdict(plan) + _estimated(plan), *([f"because {report.reason}"] if report.reason else [])]
+    lines += [line for line in _advice_lines(report) if line]
+    lines += [batch_line(plan, report.rows is not None), *_steps_lines(report), _disk_line(report)]
+    lines += ["time: not known; --probe runs the longest batch here"] if report.probe is None else _time_lines(report)
     return [part for line in lines for part in _wrapped(line)]
 
 

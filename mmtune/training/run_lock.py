@@ -16,8 +16,12 @@ LOCK_FILE = ".lock"
 
 
 @contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path, instead: str = "train.output_dir") -> Iterator[None]:
     """Hold a run folder. The system lets go of it when the process ends, however that happens.
+
+    Args:
+        folder: that is there.
+        instead: what to take another of where it is held.
 
     Raises:
         CheckpointError: another run holds it.
@@ -27,7 +31,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        message = f"another run writes here ({_owner(path)}). Wait for its end, or take another train.output_dir."
+        message = f"another run writes here ({_owner(path)}). Wait for its end, or take another {instead}."
         raise CheckpointError(folder, message) from None
     except (OSError, NotImplementedError) as error:
         log.warning("%s: its file system has no locks (%s): take care that one run alone writes here", folder, error)

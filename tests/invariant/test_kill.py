@@ -1,5 +1,6 @@
 """Runs that are killed at any moment and started again end with the weights of the run that was left alone."""
 
+import json
 import os
 import random
 import shutil
@@ -10,6 +11,7 @@ import pytest
 import torch
 import yaml
 from killing import run, start
+from recipe_workspace import STEPS, results, write_recipe
 from safetensors.torch import load_file
 
 from mmtune.errors import CheckpointError
@@ -145,3 +147,35 @@ def test_a_recipe_that_is_killed_and_repeated_ends_with_the_same_weights(ready):
     assert torch.equal(
         *(load_file(f"runs/{n}/pretrain/projector.safetensors")["layers.0.weight"] for n in ("killed", "straight"))
     )
+
+
+INTERRUPTIONS = [(step, (signal.SIGKILL, signal.SIGINT)[number % 2]) for number, step in enumerate(STEPS)]
+
+
+def test_a_recipe_interrupted_in_each_step_and_repeated_has_the_same_results(ready):
+    """One is killed, or gets Ctrl-C, soon after each of its steps begins; the other is left alone."""
+    for name in ("straight", "cut"):
+        write_recipe(name)
+    assert run(["run", "straight.yaml"], ready)[0] == 0, (ready / "stderr.txt").read_text()
+    rng, met = random.Random(3), []
+    for step, number in INTERRUPTIONS:
+        process = start(["run", "cut.yaml"], ready)
+        while not Path(f"runs/cut/{step}.step.json").exists() and process.exitcode is None:
+            process.join(0.002)
+        process.join(rng.uniform(0.0, 0.5))
+        if process.exitcode is None:
+            met.append(step)
+            os.kill(process.pid, number)
+            process.join()
+            assert process.exitcode in (-signal.SIGKILL, 130), (ready / "stderr.txt").read_text()
+        assert process.exitcode != 2, (ready / "stderr.txt").read_text()
+    assert len(set(met)) >= 5
+    assert run(["run", "cut.yaml"], ready)[0] == 0, (ready / "stderr.txt").read_text()
+    found, expected = (
+        json.dumps(by_key(f"runs/{name}")).replace("runs/cut", "runs/straight") for name in ("cut", "straight")
+    )
+    assert found == expected
+
+
+def by_key(folder):
+    return sorted((str(key), value) for key, value in results(folder).items())
