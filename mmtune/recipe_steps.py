@@ -157,15 +157,23 @@ def _export(values: dict[str, Any], folder: Path, verb: str) -> None:
     export(folder, typed_values(values, ExportConfig, verb))
 
 
+def _data_of(values: dict[str, Any]) -> list[str]:
+    data = values.get("data") or {}
+    return [source["path"] for source in (*(data.get("train") or []), *(data.get("validation") or []))]
+
+
 def _read_by_training(values: dict[str, Any]) -> list[str]:
-    model, data = values.get("model") or {}, values.get("data") or {}
-    sources = [*(data.get("train") or []), *(data.get("validation") or [])]
-    paths = [model.get("init_from"), *(model.get("stack_on") or []), *(source.get("path") for source in sources)]
-    return [path for path in paths if path is not None]
+    model = values.get("model") or {}
+    return [
+        *([model["init_from"]] if model.get("init_from") else []),
+        *(model.get("stack_on") or []),
+        *_data_of(values),
+    ]
 
 
 def _read_by_check(values: dict[str, Any]) -> list[str]:
-    return [path for step in values["steps"].values() for path in _read_by_training(step["config"])]
+    """Return the data alone: the run that a training starts from may be yet to be made."""
+    return [path for step in values["steps"].values() for path in _data_of(step["config"])]
 
 
 def _read_by_compare(values: dict[str, Any]) -> list[str]:

@@ -152,6 +152,7 @@ def test_a_recipe_that_is_killed_and_repeated_ends_with_the_same_weights(ready):
 INTERRUPTIONS = [(step, (signal.SIGKILL, signal.SIGINT)[number % 2]) for number, step in enumerate(STEPS)]
 
 
+@pytest.mark.slow
 def test_a_recipe_interrupted_in_each_step_and_repeated_has_the_same_results(ready):
     """One is killed, or gets Ctrl-C, soon after each of its steps begins; the other is left alone."""
     for name in ("straight", "cut"):
