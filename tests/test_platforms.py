@@ -25,10 +25,12 @@ MPS = torch.device("mps")
 
 ABSENT_ON_WINDOWS = ("fcntl", "grp", "posix", "pwd", "resource", "termios", "tty")
 IMPORT_ALL = """
-import os, signal, sys, importlib, pathlib
+import os, signal, sys, importlib.util, pathlib
 package = pathlib.Path(sys.argv[1])
 names = [".".join(path.relative_to(package.parent).with_suffix("").parts) for path in sorted(package.rglob("*.py"))]
 names = [name for name in names if not name.endswith("__main__") and "remote_code" not in name]
+if importlib.util.find_spec("lmms_eval") is None:  # which alone imports its plug-in
+    names.remove("mmtune.evaluate.lmms_eval_model")
 for name in names:  # with all the libraries, which know better than to be imported on half a Windows
     importlib.import_module(name.removesuffix(".__init__"))
 for name in [name for name in sys.modules if name.partition(".")[0] == "mmtune"]:

@@ -43,7 +43,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _summary(path: Any) -> str:
-    """Return the first line of a config's opening comment."""
+    """Return the first line of a config's opening comment, or what DeepSpeed's settings split and offload."""
+    if path.suffix == ".json":
+        import json
+
+        zero = json.loads(path.read_text(encoding="utf-8"))["zero_optimization"]
+        places = {zero[key]["device"] for key in ("offload_optimizer", "offload_param") if key in zero}
+        return (
+            f"Settings of DeepSpeed: ZeRO stage {zero['stage']}{', offload to ' if places else ''}{', '.join(places)}."
+        )
     first = path.read_text(encoding="utf-8").split("\n", 1)[0]
     return first.removeprefix("#").partition(" mmtune ")[0].strip() if first.startswith("#") else ""
 

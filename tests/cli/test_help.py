@@ -7,7 +7,7 @@ import yaml
 
 from mmtune import __version__
 from mmtune.cli import main
-from mmtune.shipped import shipped_configs
+from mmtune.shipped import shipped_configs, shipped_settings
 
 VERBS = [
     *(
@@ -105,7 +105,7 @@ def test_overrides_reach_the_run(config_file, data_file, record, desk):
 def test_configs_list_names_each_config_with_its_summary(capsys):
     assert main(["configs", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(shipped_configs())
+    assert [line.split()[0] for line in lines] == [*shipped_configs(), *shipped_settings()]
     assert all(len(line.split()) > 3 for line in lines)
 
 

@@ -8,6 +8,7 @@ from training_workspace import models, workspace
 
 __all__ = ["models", "workspace"]
 
+# deepspeed is not among them: accelerate imports it wherever it is installed.
 FOR_OTHER_RUNS = {
     "matplotlib": "the plot of the loss, when training ends",
     "openpyxl": "tables",
@@ -16,7 +17,6 @@ FOR_OTHER_RUNS = {
     "torchvision": "open_clip",
     "open_clip": "open_clip",
     "timm": "open_clip",
-    "deepspeed": "several devices",
     "gradio": "the web page",
     "fastapi": "the server",
     "tensorflow": "nothing of ours",

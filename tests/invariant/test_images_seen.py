@@ -37,7 +37,7 @@ def expected(parts):
 
 
 def test_chat_and_comparison_see_the_same(parts, expected):
-    assert torch.equal(ChatSession(parts)._embed(("photo.jpg",)), expected)
+    assert torch.equal(ChatSession(parts).embed(("photo.jpg",)), expected)
     (compared,) = Asker(parts, Decoding(), 1)._image_embeds([("photo.jpg",)])
     assert torch.equal(compared[0], expected[0])
 

@@ -223,7 +223,7 @@ def test_another_number_of_processes_is_refused(ready, capsys):
     path.write_text(path.read_text().replace('"world_size": 1', '"world_size": 2'))
     interrupted("straight", 3)
     assert train("pretrain", "again", "train.max_steps=4", "--resume") == 2
-    assert "was made with another config: processes: 2 -> 1. Set these back" in capsys.readouterr().err
+    assert "(got 1). Start 2 with torchrun, or start another run from its weights: " in capsys.readouterr().err
 
 
 def test_every_checkpoint_is_a_usable_model(ready, capsys):

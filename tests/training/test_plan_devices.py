@@ -12,8 +12,8 @@ from torch.profiler import ProfilerActivity, profile
 from mmtune.build import build_parts
 from mmtune.cli import main
 from mmtune.config import load_config
+from mmtune.sizes import GIB
 from mmtune.training.cards import CARDS
-from mmtune.training.plan import GIB
 from mmtune.training.plan_model import as_trained, planned_rows
 from mmtune.training.planning import plan_run, report_lines
 from mmtune.training.spread import Held, Spread, spread_of
