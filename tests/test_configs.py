@@ -63,7 +63,7 @@ def test_a_recipe_and_all_keys_of_its_steps_fit_the_schema(name):
 
 def test_the_settings_of_deepspeed_are_listed_and_copied_too(desk, capsys):
     assert main(["configs", "list", "-p", "deepspeed"]) == 0
-    names = capsys.readouterr().out.split()
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert "deepspeed/zero3_nvme" in names
     for name in names:
         assert main(["configs", "copy", name, "own.json"]) == 0

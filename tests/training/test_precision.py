@@ -96,8 +96,8 @@ def test_a_vision_encoder_that_trains_is_calibrated_on(pretrained):
 def test_float16_on_a_cpu_and_pure_bf16_elsewhere_are_one_line(workspace, capsys):
     assert main(["pretrain", "pretrain.yaml", "model.llm.dtype=float16"]) == 2
     assert capsys.readouterr().err == (
-        "mmtune: model.llm.dtype: float16 trains on CUDA alone: its loss scaling needs a GPU of NVIDIA (this run is on the CPU)."
-        " Take float32, or bfloat16.\n"
+        "mmtune: model.llm.dtype: float16 trains on CUDA alone: its loss scaling needs a GPU of NVIDIA (this run is on "
+        "the CPU). Take float32, or bfloat16.\n"
     )
     assert main(["pretrain", "pretrain.yaml", "train.pure_bf16=true"]) == 2
     assert capsys.readouterr().err == (
