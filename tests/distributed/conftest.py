@@ -14,7 +14,7 @@ __all__ = ["models"]
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory, models):
-    """A working directory: 11 records, the third, sixth and so on without an image; `mixed.yaml` trains on them."""
+    """A working directory: 11 records, the third, sixth and so on without an image, for `mixed.yaml`; `text.json`."""
     folder, rng = tmp_path_factory.mktemp("mixed"), random.Random(0)
     records = []
     for number in range(11):
@@ -28,6 +28,10 @@ def mixed(tmp_path_factory, models):
         talk += [{"from": "human", "value": "Sure?"}, answer]
         records.append({"image": f"{number}.png", "conversations": talk})
     (folder / "mixed.json").write_text(json.dumps(records))
+    talks = [
+        [{"from": "human", "value": "Say it"}, {"from": "gpt", "value": "So. " * rng.randint(1, 20)}] for _ in range(11)
+    ]
+    (folder / "text.json").write_text(json.dumps([{"conversations": talk} for talk in talks]))
     (folder / "held.json").write_text(json.dumps(records[:5]))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

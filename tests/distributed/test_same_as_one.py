@@ -16,9 +16,12 @@ from mmtune.training.callbacks import read_log
 SHORT = ("train.num_train_epochs=2", "train.per_device_train_batch_size=1", "train.logging_steps=1")
 NO_DROPOUT = "model.adapter={kind: lora, r: 4, lora_alpha: 8, lora_dropout: 0.0}"
 FULL = ("model.adapter=null", "model.llm.tune=full", "model.vision.tune=full", "train.learning_rate=1e-3")
+TEXT = (NO_DROPOUT, "model.vision=null", "model.projector=null", "data.train=[{path: text.json}]")
 RUNS = {
     "mixed": (2, (NO_DROPOUT,)),
     "packed": (1, (NO_DROPOUT, "data.pack_to_max_length=true", "data.max_length=160")),
+    "text": (2, TEXT),
+    "packed text": (1, (*TEXT, "data.pack_to_max_length=true", "data.max_length=128")),
     "full": (2, (*FULL, "train.gradient_checkpointing=true", "train.dataloader_num_workers=1")),
     "gradual": (1, (*FULL, "model.llm.tune={top_layers: 2, unfreeze_every_steps: 2}")),
     "adalora": (2, ("model.adapter={kind: adalora, init_r: 6, target_r: 2, tinit: 1, tfinal: 1, deltaT: 1}",)),
