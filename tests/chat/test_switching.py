@@ -2,12 +2,13 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from training_workspace import PROBES, answers, make, models, workspace
+from training_workspace import PROBES, answers, make, models, workspace, write_workspace
 
 from mmtune.build import load_run
 from mmtune.chat.generate import Decoding
@@ -21,14 +22,26 @@ from mmtune.testing import write_tiny_llm
 __all__ = ["models", "workspace"]
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, models):
+    """A working directory with a pretrained run, two adapters trained otherwise, and one stacked on the first."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_workspace(models)
+        pretrain = make("pretrain", verb="pretrain")
+        birds = make("birds", "train.seed=1")
+        cars = make("cars", "model.adapter.r=2", "train.learning_rate=1e-2", "model.adapter.target_modules=[q_proj]")
+        stacked = make("stacked", "model.stack_on=[runs/birds]", "model.init_from=runs/birds", "train.seed=5")
+    return folder, (pretrain, birds, cars, stacked)
+
+
 @pytest.fixture
-def runs(workspace):
-    """A pretrained run, two adapters trained otherwise, and one stacked on the first."""
-    pretrain = make("pretrain", verb="pretrain")
-    birds = make("birds", "train.seed=1")
-    cars = make("cars", "model.adapter.r=2", "train.learning_rate=1e-2", "model.adapter.target_modules=[q_proj]")
-    stacked = make("stacked", "model.stack_on=[runs/birds]", "model.init_from=runs/birds", "train.seed=5")
-    return pretrain, birds, cars, stacked
+def runs(workspace, trained):
+    """These four runs, copied, so that a test may change them."""
+    folder, found = trained
+    shutil.copytree(folder, workspace, dirs_exist_ok=True)
+    return found
 
 
 @torch.no_grad()
