@@ -35,7 +35,7 @@ class TextStream:
         """Tell what is new. Where a byte spoils characters that were told, what they became is told behind them."""
         if self.told.startswith(text):
             return
-        pairs = enumerate(zip(self.told, text, strict=False))
+        pairs = enumerate(zip(self.told, text, strict=False))  # as far as the shorter one goes
         shared = next((number for number, (one, other) in pairs if one != other), len(self.told))
         self.tell(text[shared:])
         self.told = text

@@ -126,6 +126,7 @@ def load_zero(trainer: Any, folder: Path) -> None:
     It is a pickle, from a folder whose hashes the resume has compared; it is read by nothing else.
     """
     place = str(folder / ENGINE_FOLDER)
+    # Not strict, since frozen weights are not in it. `load_weights` has compared those that train, name by name.
     trainer.model_wrapped.load_checkpoint(place, tag=TAG, load_module_strict=False, load_lr_scheduler_states=False)
     load_scheduler(folder, trainer.optimizer, trainer.lr_scheduler)
 

@@ -154,7 +154,7 @@ def lettered(options: Sequence[str]) -> str:
     A. a cat
     B. a dog
     """
-    return "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
+    return "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS[: len(options)], options, strict=True))
 
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -25,7 +25,7 @@ def option_letter(answer: str, options: Sequence[str]) -> str | None:
     ['B', 'A', 'B', None, None]
     """
     words = answer.translate(PUNCTUATION).split()
-    named = [letter for letter, _ in zip(LETTERS, options, strict=False) if letter in words]
+    named = [letter for letter in LETTERS[: len(options)] if letter in words]
     if len(named) == 1 and words.index(named[0]) > len(words) - NUM_LAST_WORDS:
         return named[0]
     if len(answer) > 2 * sum(map(len, options)):
