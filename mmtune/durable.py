@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from mmtune.errors import ConfigError
+
 IS_WINDOWS = os.name == "nt"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_TEXTS = (
@@ -36,6 +38,24 @@ def written_beside(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.part")
     yield beside
     beside.replace(path)
+
+
+@contextmanager
+def write_errors_named(folder: Path, place: str = "--output", mend: str = "Name another --output.") -> Iterator[None]:
+    """Say what keeps a folder from being made or written to.
+
+    Args:
+        folder: that is written to inside.
+        place: the option or the key that named it.
+        mend: what to do.
+
+    Raises:
+        ConfigError: the system refused.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(place, f"cannot write to {folder.resolve()}: {error.strerror}. {mend}") from None
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from mmtune.build import load_run
 from mmtune.config import to_yaml
+from mmtune.durable import write_errors_named
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.models.combining import MERGED, Combination, adapter_options, combine_adapters
 from mmtune.models.stacking import adapter_folders, add_adapter, require_shareable
@@ -180,11 +181,8 @@ def _require_empty(output: Path) -> None:
 
 
 def _make(output: Path) -> None:
-    try:
+    with write_errors_named(output):
         output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"cannot write to {output.resolve()}: {error.strerror}. Name another --output."
-        raise ConfigError("--output", message) from None
 
 
 def _write_settings(

@@ -54,7 +54,7 @@ MAY_IMPORT = {
     "conversation": set(),
     "hashing": set(),
     "processes": set(),
-    "durable": set(),
+    "durable": {"errors"},
     "sizes": set(),
     "markdown": set(),
     "cache": set(),

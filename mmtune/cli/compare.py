@@ -54,12 +54,14 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from mmtune.chat.generate import Decoding
+    from mmtune.durable import write_errors_named
     from mmtune.evaluate.compare import compare_models
     from mmtune.evaluate.report import PAGE_FILE, build_report, write_report
     from mmtune.evaluate.report_tables import plain, print_answers, print_report
 
     folder = Path(args.output)
-    _make_folder(folder)
+    with write_errors_named(folder, mend="Name another folder."):
+        folder.mkdir(parents=True, exist_ok=True)
     questions, left_out = _questions(args)
     comparison = compare_models(
         args.models,
@@ -79,16 +81,6 @@ def run(args: argparse.Namespace) -> int:
     for line in report["left_out"]:
         print(plain(f"mmtune: {line}"), file=sys.stderr)
     return EXIT_LEFT_OUT if report["left_out"] else 0
-
-
-def _make_folder(folder: Path) -> None:
-    from mmtune.errors import ConfigError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"cannot write to {folder.resolve()}: {error.strerror}. Name another folder."
-        raise ConfigError("--output", message) from None
 
 
 def _questions(args: argparse.Namespace) -> tuple[list[Any], list[str]]:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from mmtune.durable import write_errors_named
 from mmtune.errors import ConfigError
 from mmtune.run_folder import read_json, write_json
 
@@ -33,12 +34,9 @@ def prepare_output(folder: Path, facts: dict[str, Any], *, overwrite: bool) -> N
             message = f"{folder.resolve()} holds files but no export, so --overwrite leaves it alone."
             raise ConfigError("--output", f"{message} Name another --output.")
         shutil.rmtree(folder)
-    try:
+    with write_errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / MARK_FILE, facts)
-    except OSError as error:
-        message = f"cannot write to {folder.resolve()}: {error.strerror}. Name another --output."
-        raise ConfigError("--output", message) from None
 
 
 def add_facts(folder: Path, **facts: Any) -> None:

@@ -4,6 +4,7 @@ import logging
 import shutil
 from pathlib import Path
 
+from mmtune.durable import write_errors_named
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.run_folder import CONFIG_FILE, MANIFEST_FILE, is_complete, newest_checkpoint, read_config
 from mmtune.schema import Config
@@ -44,14 +45,11 @@ def make_folder(folder: Path) -> None:
     """
     if folder.is_file():
         raise ConfigError("train.output_dir", f"{folder} is a file. Name a folder.")
-    try:
+    with write_errors_named(folder, "train.output_dir", "Mend its mode, or name another folder."):
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".write-test"
         probe.write_bytes(b"")
         probe.unlink()
-    except OSError as error:
-        message = f"cannot write to {folder.resolve()}: {error.strerror}. Mend its mode, or name another folder."
-        raise ConfigError("train.output_dir", message) from None
 
 
 def clear_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:

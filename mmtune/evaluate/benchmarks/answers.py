@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mmtune.durable import written_beside
+from mmtune.durable import write_errors_named, written_beside
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.evaluate.benchmarks.report import REPORT_FILE
 from mmtune.run_folder import read_json, write_json
@@ -42,7 +42,7 @@ class AnswerStore:
         Raises:
             ConfigError: the folder holds answers of other inputs, or cannot be written to.
         """
-        try:
+        with write_errors_named(self.folder, mend="Name another folder."):
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / INPUTS_FILE
             if overwrite:
@@ -52,9 +52,6 @@ class AnswerStore:
                 with written_beside(path) as beside:
                     write_json(beside, inputs)
                 return
-        except OSError as error:
-            message = f"cannot write to {self.folder.resolve()}: {error.strerror}. Name another folder."
-            raise ConfigError("--output", message) from None
         before = read_json(path)
         changed = [key for key in inputs if before.get(key) != inputs[key]]
         if changed:
