@@ -22,8 +22,8 @@ class Screen(Protocol):
     def error(self, error: MMTuneError) -> None:
         """Show what went wrong, in one line."""
 
-    def begin(self) -> Tell:
-        """Begin an answer; return what its pieces are told to."""
+    def begin(self) -> Tell | None:
+        """Begin an answer; return what its pieces are told to, or None where it is shown as a whole."""
 
     def end(self, question: Message, answer: str) -> None:
         """End an answer that is whole."""
@@ -115,7 +115,7 @@ class Dialogue:
             raise ConfigError(place, "this model is no run and answers alone. Start the chat with a run folder.")
         return self.switch
 
-    def _answer(self, make: Callable[[Tell], str]) -> None:
+    def _answer(self, make: Callable[[Tell | None], str]) -> None:
         num_unread = self.session.num_unread
         answer = make(self.screen.begin())
         self.waiting = ()

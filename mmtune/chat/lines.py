@@ -31,9 +31,9 @@ class LineScreen:
         """Show what went wrong."""
         print(f"mmtune: {error}", file=self.others)
 
-    def begin(self) -> Tell:
+    def begin(self) -> Tell | None:
         """Begin an answer."""
-        return self._write if self.answers.isatty() else _wait
+        return self._write if self.answers.isatty() else None
 
     def end(self, question: Message, answer: str) -> None:
         """End an answer."""
@@ -52,9 +52,9 @@ class JsonScreen(LineScreen):
         super().error(error)
         self.write({"error": str(error)})
 
-    def begin(self) -> Tell:
+    def begin(self) -> Tell | None:
         """Begin an answer, which is shown as a whole."""
-        return _wait
+        return None
 
     def end(self, question: Message, answer: str) -> None:
         """Show question and answer."""
@@ -64,10 +64,6 @@ class JsonScreen(LineScreen):
     def write(self, value: dict[str, Any]) -> None:
         """Write an object."""
         self._write(json.dumps(value, ensure_ascii=False) + "\n")
-
-
-def _wait(text: str) -> None:
-    """Show nothing yet."""
 
 
 def lines_of(stream: TextIO) -> Iterator[str | DataError]:

@@ -251,7 +251,8 @@ class ChatSession:
 
     def _answer_ids(self, on_text: Tell | None) -> list[int]:
         """Return the ids of the model's next turn as it made them."""
-        ids, made, stream = self.ids, [], TextStream(self.text, on_text or _nobody)
+        ids, made = self.ids, []
+        stream = None if on_text is None else TextStream(self.text, on_text)
         decoding = self.decoding
         if self.context is not None:
             if len(ids) >= self.context:
@@ -261,7 +262,7 @@ class ChatSession:
 
         def take(token: int) -> None:
             made.append(token)
-            if on_text is not None:
+            if stream is not None:
                 stream.add(token)
 
         try:
@@ -273,12 +274,8 @@ class ChatSession:
         except torch.OutOfMemoryError:
             message = f"memory is out ({len(ids)} tokens before the answer). Ask in fewer words or images, or /reset."
             raise ModelError("question", message) from None
-        if on_text is not None:
+        if stream is not None:
             stream.end()
         self.ending = "stop" if answer and answer[-1] in stop_ids(self.parts) else "length"
         self.exchanges[-1].said.append(without_stop(self.parts, answer))
         return answer
-
-
-def _nobody(text: str) -> None:
-    """Tell no one."""

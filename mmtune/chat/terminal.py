@@ -145,11 +145,10 @@ def _reader(dialogue: Dialogue, name: str) -> Callable[[], str]:
         completer=CommandCompleter(),
         complete_while_typing=False,
         key_bindings=keys,
-        bottom_toolbar=lambda: _status(dialogue, name),
         style=Style.from_dict({"bottom-toolbar": "noreverse dim"}),
     )
     prompt = FormattedText([("bold ansicyan", "you: ")])
-    return lambda: session.prompt(prompt)
+    return lambda: session.prompt(prompt, bottom_toolbar=_status(dialogue, name))
 
 
 def _history_path() -> Path | None:
