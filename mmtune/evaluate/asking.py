@@ -65,9 +65,7 @@ class Asker:
         return texts
 
     def _prompt(self, text: str, images: tuple[Shown, ...]) -> list[int]:
-        messages = [Message("system", (self.system,))] if self.system else []
-        messages.append(question_message(text, ("image",) * len(images)))
-        return self.parts.encode(Conversation(tuple(messages)), add_generation_prompt=True).input_ids
+        return question_ids(self.parts, text, len(images), self.system)
 
     def _image_embeds(self, images: list[tuple[Shown, ...]]) -> list[torch.Tensor | None]:
         new = [path for path in dict.fromkeys(path for shown in images for path in shown) if path not in self.embeds]
@@ -98,6 +96,13 @@ class Asker:
         if path is not None:
             return transform.open(path)
         return transform(Image.new("RGB", (transform.image_size,) * 2, transform.padding_colour))
+
+
+def question_ids(parts: Parts, text: str, num_images: int, system: str | None = None) -> list[int]:
+    """Return the prompt of a question in a dialogue of its own, up to where its answer begins."""
+    messages = [Message("system", (system,))] if system else []
+    messages.append(question_message(text, ("image",) * num_images))
+    return parts.encode(Conversation(tuple(messages)), add_generation_prompt=True).input_ids
 
 
 def batches(items: list[T], size: int) -> Iterator[list[T]]:

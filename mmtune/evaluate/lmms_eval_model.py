@@ -12,11 +12,10 @@ from PIL import Image
 
 from mmtune.build import load_run
 from mmtune.chat.generate import Decoding, answer_text, embed_images, generate_ids
-from mmtune.chat.session import question_message
-from mmtune.conversation import IGNORE_INDEX, Conversation, Message
+from mmtune.conversation import IGNORE_INDEX
 from mmtune.data.encode import text_ids
 from mmtune.errors import ConfigError
-from mmtune.evaluate.asking import batches
+from mmtune.evaluate.asking import batches, question_ids
 from mmtune.models.device import choose_device
 from mmtune.models.scoring import score_answers
 from mmtune.run_folder import read_config
@@ -65,7 +64,10 @@ class Run(lmms):
     def _generated(self, requests: list[Instance], options: dict[str, Any]) -> list[str]:
         images = [self._images(request) for request in requests]
         embeds = [self._embedded(shown) for shown in images]
-        prompts = [self._prompt(request.args[0], len(shown)) for request, shown in zip(requests, images, strict=True)]
+        prompts = [
+            question_ids(self.parts, request.args[0], len(shown), self.system)
+            for request, shown in zip(requests, images, strict=True)
+        ]
         ids = generate_ids(self.parts, prompts, embeds, _decoding(options))
         return [_before(answer_text(self.parts, answer), options.get("until", [])) for answer in ids]
 
@@ -83,7 +85,8 @@ class Run(lmms):
 
     def _loss(self, request: Instance) -> tuple[float, bool]:
         images = self._images(request)
-        prompt, wanted = self._prompt(request.args[0], len(images)), request.args[1]
+        prompt = question_ids(self.parts, request.args[0], len(images), self.system)
+        wanted = request.args[1]
         answer = wanted if isinstance(wanted, str) else wanted(self._record(request))
         ids = text_ids(answer, self.parts.tokenizer)
         labels = [IGNORE_INDEX] * len(prompt) + ids
@@ -123,11 +126,6 @@ class Run(lmms):
         if not images:
             return None
         return embed_images(self.parts, torch.stack([self._pixels(image) for image in images]))
-
-    def _prompt(self, question: str, num_images: int) -> list[int]:
-        messages = [Message("system", (self.system,))] if self.system else []
-        messages.append(question_message(question, ("image",) * num_images))
-        return self.parts.encode(Conversation(tuple(messages)), add_generation_prompt=True).input_ids
 
 
 def _by_options(requests: list[Instance]) -> Iterator[tuple[dict[str, Any], list[int]]]:

@@ -92,7 +92,7 @@ def _count(
         if own:
             flags[number][answer.model] = own
         count = counts["images" if question.images else "text"]
-        count[0] += VERBATIM in own and (IMAGE_SEEN if question.images else QUESTION_SEEN) in own
+        count[0] += is_memorised(own, bool(question.images))
         count[1] += 1
     return {"model": comparison.models[place]["name"], **counts}
 
@@ -126,11 +126,15 @@ def memorised_lines(counts: list[dict[str, Any]], labels: dict[str, str]) -> lis
     return [line for number, line in found if number] or [line for _, line in found[:1]]
 
 
+def is_memorised(flags: list[str], has_image: bool) -> bool:
+    """Whether an answer to what was trained on stands in the training data."""
+    return VERBATIM in flags and (IMAGE_SEEN if has_image else QUESTION_SEEN) in flags
+
+
 def is_telling(flags: list[str], answer: str, has_image: bool) -> bool:
     """Whether it tells something that an answer stands in the training data.
 
     It does where the answer is memorised, and where it is long: of `A dog.` about a new image it says nothing, of a
     whole description it says that the model describes what it was trained on.
     """
-    is_known = (IMAGE_SEEN if has_image else QUESTION_SEEN) in flags
-    return VERBATIM in flags and (is_known or len(answer.split()) >= MIN_TELLING_WORDS)
+    return is_memorised(flags, has_image) or (VERBATIM in flags and len(answer.split()) >= MIN_TELLING_WORDS)

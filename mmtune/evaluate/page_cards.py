@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from mmtune.evaluate.memorised import IMAGE_SEEN, QUESTION_SEEN, VERBATIM, is_telling
+from mmtune.evaluate.memorised import IMAGE_SEEN, is_memorised, is_telling
 from mmtune.evaluate.summary import control_label
 
 UNSEEN_SET = "never trained on"
@@ -102,8 +102,7 @@ def name_training(question: dict[str, Any], models: list[dict[str, Any]]) -> str
     if question.get("flags") is None or not models:
         return ""
     flags = question["flags"].get(models[-1]["name"], [])
-    is_known = IMAGE_SEEN in flags if question.get("image") else QUESTION_SEEN in flags
-    if is_known and VERBATIM in flags:
+    if is_memorised(flags, bool(question.get("image"))):
         return "memorised"
     return "image" if IMAGE_SEEN in flags else "new"
 

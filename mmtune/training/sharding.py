@@ -18,6 +18,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mmtune.data.collate import empty_batch
+from mmtune.models.device import random_state_kept
 from mmtune.models.vlm import VisionLanguageModel
 from mmtune.models.weights import kept_parameters
 from mmtune.processes import rank
@@ -67,23 +68,21 @@ def whole_weights(model: VisionLanguageModel, gather: Callable[[nn.Parameter], t
         model: whose weights an engine has split.
         gather: brings one together.
     """
-    before: list[tuple[nn.Module, str, nn.Parameter]] = []
     copies: dict[int, nn.Parameter] = {}
     kept = {id(value) for value in kept_parameters(model)}
     places = [(m, name, p) for m in model.modules() for name, p in m.named_parameters(recurse=False) if id(p) in kept]
-    for module, name, parameter in places:
+    for _, _, parameter in places:
         if id(parameter) not in copies:
             whole = gather(parameter).detach()
             if rank() == 0:
                 copy = whole.to("cpu", copy=True)
                 copies[id(parameter)] = nn.Parameter(copy, requires_grad=parameter.requires_grad)
-        before.append((module, name, parameter))
     try:
-        for module, name, parameter in before if copies else ():
+        for module, name, parameter in places if copies else ():
             module.register_parameter(name, copies[id(parameter)])
         yield
     finally:
-        for module, name, parameter in before:
+        for module, name, parameter in places:
             module.register_parameter(name, parameter)
 
 
@@ -141,8 +140,7 @@ def shard(model: VisionLanguageModel) -> None:
         fully_shard(module)
     root: Any = fully_shard(model, reshard_after_forward=False)
     root._is_fsdp_managed_module = True  # how transformers knows one
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices):
+    with torch.no_grad(), random_state_kept(model.device):
         # Modules find their root when it first runs: it must not be a part of it that runs first, to answer a question.
         root(**{key: value.to(model.device) for key, value in empty_batch().items() if key != "sample_lengths"})
     root.reshard()

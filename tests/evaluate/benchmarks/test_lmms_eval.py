@@ -19,8 +19,8 @@ from readme import ROOT
 from training_workspace import make, models, workspace
 
 from mmtune.build import load_run
+from mmtune.chat.exchange import question_message
 from mmtune.chat.generate import Decoding
-from mmtune.chat.session import question_message
 from mmtune.conversation import Conversation, Message
 from mmtune.evaluate.asking import Asker
 from mmtune.models.scoring import score_answers
