@@ -6,10 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+from safetensors.torch import load_file
+
+from mmtune.training.callbacks import read_log
+
 LONGEST = 1500
 """Seconds of a launch: processes that wait for each other would not end."""
 SEVERAL = Path(__file__).parent / "several.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+NO_DROPOUT = "model.adapter={kind: lora, r: 4, lora_alpha: 8, lora_dropout: 0.0}"
+FULL = ("model.adapter=null", "model.llm.tune=full", "model.vision.tune=full", "train.learning_rate=1e-3")
+DROPOUT = ("model.adapter={kind: lora, r: 4, lora_dropout: 0.2}", "train.neftune_noise_alpha=5", "train.save_steps=2")
 
 
 def launched(folder, *what):
@@ -32,3 +40,25 @@ def run_pair(folder, runs):
         return process.wait(LONGEST)
     finally:
         process.kill()
+
+
+def train_pair(folder, argv):
+    """Let two processes train several runs, all of which succeed; `folder` is the working directory."""
+    assert run_pair(folder, [[each, None] for each in argv]) == 0, (folder / "output.txt").read_text()
+    for number in (0, 1):
+        assert json.loads((folder / f"codes-{number}.json").read_text()) == [0] * len(argv)
+
+
+def weights(folder):
+    """Return all tensors that a run has trained, by file and name."""
+    return {
+        f"{path.relative_to(folder)} {name}": value
+        for path in sorted(folder.rglob("*.safetensors"))
+        if "checkpoint" not in path.as_posix()
+        for name, value in load_file(path).items()
+    }
+
+
+def logged(folder, key):
+    """Return the values of a key in the log of a run."""
+    return [entry[key] for entry in read_log(folder / "log.jsonl") if key in entry]
