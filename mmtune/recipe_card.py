@@ -11,8 +11,11 @@ from typing import Any
 
 from mmtune.config import read_yaml
 from mmtune.durable import written_beside
+from mmtune.evaluate.report import REPORT_FILE
+from mmtune.evaluate.scores import OWN_CONDITIONS
+from mmtune.export.output import MARK_FILE
 from mmtune.hashing import value_hash
-from mmtune.recipe_card_text import card_text
+from mmtune.recipe_card_text import card_text, thinned
 from mmtune.recipe_file import Step
 from mmtune.recipe_inputs import record_path
 from mmtune.run_folder import (
@@ -29,9 +32,7 @@ from mmtune.training.callbacks import LOG_FILE, read_log
 from mmtune.training.plot import PLOT_FILE
 
 CARD_FILE, PAGE_FILE = "card.json", "README.md"
-REPORT_FILE = "report.json"
 COMPARISONS = ("compare", "compare-identity")
-EXPORT_FILE = "mmtune_export.json"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 WEIGHTS = (".safetensors", ".gguf", ".pth")
 NUM_POINTS = 50
@@ -86,7 +87,7 @@ def card_values(folder: Path, steps: Sequence[Step]) -> dict[str, Any]:
         "benchmarks": [_benchmark(step) for step in done if step.verb == "eval"],
         "samples": [sample for name, report in reports for sample in _samples(name, report)],
         "exports": [
-            {"step": step.name, **read_json(step.folder / EXPORT_FILE)} for step in done if _has(step, EXPORT_FILE)
+            {"step": step.name, **read_json(step.folder / MARK_FILE)} for step in done if _has(step, MARK_FILE)
         ],
         "versions": _versions(trainings),
     }
@@ -139,8 +140,10 @@ def _training_values(step: Step, facts: dict[str, Any]) -> dict[str, Any]:
         "data": {key: value for key, value in data.items() if key not in ("skipped", "validation")},
         "num_skipped": len(skipped),
         "skipped": skipped[:NUM_SKIPPED],
-        "loss": _thinned([[line["step"], line["loss"]] for line in log if "loss" in line]),
-        "validation_loss": _thinned([[line["step"], line["eval_loss"]] for line in log if "eval_loss" in line]),
+        "loss": thinned([[line["step"], line["loss"]] for line in log if "loss" in line], NUM_POINTS),
+        "validation_loss": thinned(
+            [[line["step"], line["eval_loss"]] for line in log if "eval_loss" in line], NUM_POINTS
+        ),
         "plot": f"{step.name}/{PLOT_FILE}" if _has(step, PLOT_FILE) else None,
     }
 
@@ -170,17 +173,10 @@ def _samples(name: str, report: dict[str, Any]) -> list[dict[str, Any]]:
         first.setdefault((entry["set"], entry["group"]), entry)
     found = []
     for entry in list(first.values())[:NUM_SAMPLES]:
-        answers = {a["model"]: a["text"] for a in entry["answers"] if a["condition"] in ("image", "none")}
+        answers = {a["model"]: a["text"] for a in entry["answers"] if a["condition"] in OWN_CONDITIONS}
         sample = {"step": name, "set": entry["set"], "question": entry["question"], "image": entry["image"]}
         found.append(sample | {"reference": entry["reference"], "answers": answers})
     return found
-
-
-def _thinned(points: list[list[float]]) -> list[list[float]]:
-    """Return at most `NUM_POINTS` points, evenly spread, the first and the last among them."""
-    if len(points) <= NUM_POINTS:
-        return points
-    return [points[round(number * (len(points) - 1) / (NUM_POINTS - 1))] for number in range(NUM_POINTS)]
 
 
 def _without_places(value: Any, key: str = "") -> Any:

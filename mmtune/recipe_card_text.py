@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from mmtune.data.arrow_records import HUB_PREFIX
-from mmtune.evaluate.scores import ALL_GROUPS
+from mmtune.evaluate.scores import ALL_GROUPS, OWN_CONDITIONS
 from mmtune.markdown import inline
 
 SETTINGS = (
@@ -85,7 +85,7 @@ def _results(card: dict[str, Any], task: str) -> list[dict[str, Any]]:
         last = report["rows"][-1]["model"] if report["rows"] else None
         counts: dict[str, list[int]] = {}
         for row in report["rows"]:
-            if row["group"] == ALL_GROUPS and row["model"] == last and row["condition"] in ("image", "none"):
+            if row["group"] == ALL_GROUPS and row["model"] == last and row["condition"] in OWN_CONDITIONS:
                 right = counts.setdefault(row["set"] or report["step"], [0, 0])
                 right[0] += row["correct"]
                 right[1] += row["total"]
@@ -156,6 +156,13 @@ def _training(card: dict[str, Any], has_plots: bool) -> Iterator[str]:
         yield from _curves(training, has_plots)
 
 
+def thinned(points: list[list[float]], count: int) -> list[list[float]]:
+    """Return at most `count` points, evenly spread, the first and the last among them."""
+    if len(points) <= count:
+        return points
+    return [points[round(number * (len(points) - 1) / (count - 1))] for number in range(count)]
+
+
 def _curves(training: dict[str, Any], has_plots: bool) -> Iterator[str]:
     name = training["step"]
     if has_plots and training["plot"]:
@@ -163,9 +170,7 @@ def _curves(training: dict[str, Any], has_plots: bool) -> Iterator[str]:
     for key, what in (("loss", "loss"), ("validation_loss", "validation loss")):
         points = training[key]
         if points:
-            last = len(points) - 1
-            chosen = dict.fromkeys(round(number * last / (NUM_LOSSES - 1)) for number in range(NUM_LOSSES))
-            shown = [points[number] for number in chosen]
+            shown = thinned(points, NUM_LOSSES)
             losses = ["" if loss is None else f"{loss:.4f}" for _, loss in shown]
             yield _table((f"{name}, step", *(str(step) for step, _ in shown)), [(what, *losses)])
     if training["best"]:

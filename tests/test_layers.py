@@ -112,7 +112,7 @@ MAY_IMPORT = {
     "recipe_file": BUILT | {"recipe_steps"},
     "recipe_inputs": BUILT | {"recipe_steps", "recipe_file", "training"},
     "recipe_card_text": BUILT | {"evaluate"},
-    "recipe_card": BUILT | {"recipe_file", "recipe_inputs", "recipe_card_text", "training"},
+    "recipe_card": BUILT | {"evaluate", "export", "recipe_file", "recipe_inputs", "recipe_card_text", "training"},
     "recipe": BUILT | {"recipe_steps", "recipe_file", "recipe_inputs", "recipe_card", "training"},
     "recipe_plan": BUILT | {"recipe_steps", "recipe_file", "recipe_inputs", "recipe", "training"},
     "cli": BUILT

@@ -14,11 +14,10 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from mmtune.evaluate.memorised import IMAGE_SEEN, is_memorised, is_telling
+from mmtune.evaluate.scores import OWN_CONDITIONS
 from mmtune.evaluate.summary import control_label
 
 UNSEEN_SET = "never trained on"
-MAIN_CONDITIONS = ("image", "none")
-"""How a model is asked in earnest, the preferred one first; every other condition is a control."""
 
 CHANGE_LABELS = {
     "gained": "wrong before, right after",
@@ -158,7 +157,7 @@ def card_filters(cards: list[Card]) -> list[tuple[str, str, dict[str, tuple[str,
 def split_controls(entries: list[dict[str, Any]], model: str) -> tuple[dict | None, tuple[dict, ...]]:
     """Splits the scores or answers of a model into the one asked in earnest and the controls."""
     by_condition = {entry["condition"]: entry for entry in entries if entry["model"] == model}
-    main = next((by_condition.pop(name) for name in MAIN_CONDITIONS if name in by_condition), None)
+    main = next((by_condition.pop(name) for name in OWN_CONDITIONS if name in by_condition), None)
     return main, tuple(by_condition.values())
 
 

@@ -13,11 +13,10 @@ from mmtune.evaluate.measures import RIGHT, p_text
 from mmtune.evaluate.memorised import FLAG_LABELS, VERBATIM, is_telling
 from mmtune.evaluate.metrics import wilson_interval
 from mmtune.evaluate.page_text import SPELLED_CONTROLS
-from mmtune.evaluate.scores import ALL_GROUPS
+from mmtune.evaluate.scores import ALL_GROUPS, OWN_CONDITIONS
 from mmtune.evaluate.summary import summary_lines
 
 WIDE = 1000  # columns: more than any table takes
-OWN_CONDITIONS = ("image", "none")
 
 
 def print_report(report: dict[str, Any], console: Console) -> None:

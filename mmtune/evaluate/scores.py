@@ -6,6 +6,8 @@ from mmtune.evaluate.compare import Comparison
 from mmtune.evaluate.metrics import normalize, wilson_interval
 
 ALL_GROUPS = "all"
+OWN_CONDITIONS = ("image", "none")
+"""How a model is asked in earnest, the preferred one first; every other condition is a control."""
 
 
 def score(comparison: Comparison) -> list[dict[str, Any]]:

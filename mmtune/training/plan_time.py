@@ -10,7 +10,7 @@ from mmtune.errors import ConfigError
 from mmtune.schema import Config
 from mmtune.training.plan import Plan
 from mmtune.training.plan_model import Rows
-from mmtune.training.steps import num_batches_per_epoch, num_optimizer_steps
+from mmtune.training.steps import batches_per_step, num_batches_per_epoch, num_optimizer_steps
 
 EFFICIENCY = 0.9
 """Of several devices, where nobody says another: an assumption."""
@@ -91,9 +91,7 @@ def num_steps_of(config: Config, rows: Rows | None, num_devices: int) -> int | N
     """
     if rows is None:
         return config.train.max_steps if config.train.max_steps > 0 else None
-    steps = config.train.gradient_accumulation_steps * num_devices
-    together = replace(config, train=replace(config.train, gradient_accumulation_steps=steps))
-    return num_optimizer_steps(together, num_batches_per_epoch(config, rows))
+    return num_optimizer_steps(config, num_batches_per_epoch(config, rows), num_devices)
 
 
 def run_tokens(config: Config, plan: Plan, rows: Rows | None, num_steps: int | None) -> float | None:
@@ -115,7 +113,7 @@ def run_tokens(config: Config, plan: Plan, rows: Rows | None, num_steps: int | N
             return an_epoch * config.train.num_train_epochs
     if num_steps is None:
         return None
-    batches = num_steps * config.train.gradient_accumulation_steps * plan.target.spread.num_devices
+    batches = num_steps * batches_per_step(config, plan.target.spread.num_devices)
     if an_epoch is None or rows is None:
         return float(batches * plan.batch.num_tokens)
     return batches * an_epoch / num_batches_per_epoch(config, rows)

@@ -36,9 +36,9 @@ def own_batch_sampler(config: Config, rows: SampleDataset | PackedDataset) -> Ba
     return SharedBatchSampler(sampler, rows.lengths, rank(), num_processes())
 
 
-def batches_per_step(config: Config) -> int:
-    """Return the batches of an optimizer step, those of all processes."""
-    return config.train.gradient_accumulation_steps * num_processes()
+def batches_per_step(config: Config, num_ranks: int | None = None) -> int:
+    """Return the batches of an optimizer step, those of all ranks: of as many as named, or of this run's processes."""
+    return config.train.gradient_accumulation_steps * (num_processes() if num_ranks is None else num_ranks)
 
 
 def places_of_step(config: Config, rows: SampleDataset | PackedDataset | StreamDataset, steps_done: int) -> list[str]:
@@ -63,16 +63,21 @@ def num_batches_per_epoch(config: Config, rows: SampleDataset | PackedDataset) -
     return len(batch_sampler(config, rows))
 
 
-def num_optimizer_steps(config: Config, num_batches: int) -> int:
+def num_optimizer_steps(config: Config, num_batches: int, num_ranks: int | None = None) -> int:
     """Return the optimizer steps of a run, as the Trainer counts them.
 
     The last step of an epoch may hold fewer batches than the others.
+
+    Args:
+        config: of the run.
+        num_batches: of an epoch.
+        num_ranks: that train together; None: the processes of this run.
 
     Worked example: 100 batches, accumulation 16 and 3 epochs are 7 steps an epoch and 21 in all.
     """
     if config.train.max_steps > 0:
         return config.train.max_steps
-    steps_per_epoch = max(math.ceil(num_batches / batches_per_step(config)), 1)
+    steps_per_epoch = max(math.ceil(num_batches / batches_per_step(config, num_ranks)), 1)
     return math.ceil(config.train.num_train_epochs * steps_per_epoch)
 
 
