@@ -16,14 +16,17 @@ def shipped_folder() -> Path:
 
 def shipped_configs() -> dict[str, Path]:
     """Return the shipped configs by name: the path inside the folder without `.yaml`, such as `demo/pretrain`."""
-    folder = shipped_folder()
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+    return _shipped(".yaml")
 
 
 def shipped_settings() -> dict[str, Path]:
     """Return the shipped settings of DeepSpeed by name, such as `deepspeed/zero3`."""
+    return _shipped(".json")
+
+
+def _shipped(suffix: str) -> dict[str, Path]:
     folder = shipped_folder()
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.json"))}
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob(f"*{suffix}"))}
 
 
 def find_config(name_or_path: Path | str) -> Path:

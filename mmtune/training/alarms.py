@@ -121,7 +121,7 @@ class Alarms(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Say which alarms went off, and how often."""
-        if self.went_off and state.is_world_process_zero:
+        if self.went_off:
             times = [f"{name} {len(at)}x from step {at[0]}" for name, at in self.went_off.items()]
             log.warning("alarms of this run: %s", ", ".join(times))
 
@@ -130,8 +130,7 @@ class Alarms(TrainerCallback):
         self.went_off[name].append(state.global_step)
         if len(self.went_off[name]) > 1:
             return
-        if state.is_world_process_zero:
-            self.run_log.append(state, {"alarm": name, "message": text})
+        self.run_log.append(state, {"alarm": name, "message": text})
         if self.config.train.alarms == "error":
             place = f"{Path(self.config.train.output_dir)}, step {state.global_step}"
             raise TrainingAlarm(place, f"{text} (alarm {name}; train.alarms is error)")

@@ -132,9 +132,9 @@ def require_splittable(config: TrainConfig, dtype: torch.dtype) -> None:
         raise ConfigError(key, "does not go with float16, whose gradients are scaled. Take model.llm.dtype: bfloat16.")
 
 
-def is_zero3(settings: dict[str, Any] | None) -> bool:
+def is_zero3(settings: dict[str, Any]) -> bool:
     """Whether weights themselves are split over the devices."""
-    return settings is not None and settings["zero_optimization"].get("stage") == 3
+    return settings["zero_optimization"].get("stage") == 3
 
 
 def require_filled(config: TrainConfig, arguments: TrainingArguments) -> None:
