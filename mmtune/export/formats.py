@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from mmtune.build import Parts
 from mmtune.errors import CheckpointError, ConfigError
 from mmtune.export import adapter, gguf, hf_llava, merged, xtuner
@@ -16,6 +14,7 @@ from mmtune.export.output import add_facts, folder_size, prepare_output, use_def
 from mmtune.export.parity import Parity, Probe, logits_of_parts, make_probes
 from mmtune.export.source import BASES, Source, open_run, require_mergeable, unquantized_parts
 from mmtune.lookup import lookup
+from mmtune.models.device import exact_convolutions
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +86,7 @@ def export_run(
     chosen.check(source)
     facts = {"format": format_name, "run": str(run), "dtype": str(source.dtype).removeprefix("torch.")}
     prepare_output(output, facts, overwrite=overwrite)
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # which rounds an encoder's pixels to 10 bits
+    with exact_convolutions():
         parity = _write_and_compare(source, chosen, output)
     if not parity.holds:
         raise CheckpointError(output, f"does not answer as {run} does: {parity}. It is kept; do not use it.")

@@ -2,20 +2,10 @@
 
 import pytest
 import torch
-from test_library import (
-    photo,
-    test_the_examples_of_the_page_run_in_their_order,
-    test_the_loop_of_the_page_trains_as_train_does,
-)
+from test_library import photo, test_the_examples_of_the_page_run_in_their_order
 from training_workspace import models, workspace
 
-__all__ = [
-    "models",
-    "photo",
-    "test_the_examples_of_the_page_run_in_their_order",
-    "test_the_loop_of_the_page_trains_as_train_does",
-    "workspace",
-]
+__all__ = ["models", "photo", "test_the_examples_of_the_page_run_in_their_order", "workspace"]
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
