@@ -34,14 +34,17 @@ class FairQueue(Generic[Item]):
         A full queue takes an item of a client that has fewer than others: the last item of the client with the most
         goes, so that none keeps the others out.
         """
-        dropped = None
-        if len(self) >= self.size:
-            greediest = max(self._waiting, key=lambda client: len(self._waiting[client]))
-            if len(self._waiting[greediest]) <= len(self._waiting.get(item.client, ())) + 1:
-                return item
-            dropped = self._waiting[greediest].pop()
+        if not self.has_room(item.client):
+            return item
+        dropped = self._waiting[self._greediest()].pop() if len(self) >= self.size else None
         self._waiting.setdefault(item.client, deque()).append(item)
         return dropped
+
+    def has_room(self, client: str) -> bool:
+        """Return whether an item of a client would be taken."""
+        if len(self) < self.size:
+            return True
+        return len(self._waiting[self._greediest()]) > len(self._waiting.get(client, ())) + 1
 
     def take(self) -> Item:
         """Return the next item, of the client whose turn it is."""
@@ -61,3 +64,6 @@ class FairQueue(Generic[Item]):
         if not line:
             del self._waiting[item.client]
         return True
+
+    def _greediest(self) -> str:
+        return max(self._waiting, key=lambda client: len(self._waiting[client]))

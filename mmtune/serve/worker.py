@@ -105,6 +105,19 @@ class Worker:
             dropped.end(busy)
         return job
 
+    def check_room(self, client: str) -> None:
+        """Find out whether `submit` would take a job of a client now, before it is made.
+
+        Raises:
+            Busy: the queue is full.
+            Draining: no more is taken.
+        """
+        with self._changed:
+            if self._is_draining:
+                raise Draining
+            if not self._queue.has_room(client):
+                raise Busy(len(self._queue), self._seconds())
+
     def drain(self, seconds: float) -> bool:
         """Take no more, and wait until all that was taken is done, or cancelled when the time is up.
 

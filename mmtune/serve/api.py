@@ -1,0 +1,246 @@
+"""The API: `/v1/chat/completions`, `/v1/models` and `/health`. There is no other route, and no file is ever served."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+
+from mmtune.chat.generate import Decoding
+from mmtune.errors import MMTuneError
+from mmtune.serve.answering import Answerer, Begun
+from mmtune.serve.bodies import Bodies
+from mmtune.serve.chat_messages import MessageLimits
+from mmtune.serve.chat_request import ChatRequest, read_request
+from mmtune.serve.gate import Gate, check_type
+from mmtune.serve.job import Job
+from mmtune.serve.refusals import Refused, as_refusal, error_object
+from mmtune.serve.replies import DONE, Completion, event, model_list, model_object
+from mmtune.serve.request_log import RequestLog, note
+from mmtune.serve.worker import Busy, Draining, Worker
+
+T = TypeVar("T")
+GONE = 499
+"""What the log says of a client that went away, as nginx does."""
+STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ApiSettings:
+    """What the API allows.
+
+    Attributes:
+        decoding: what is taken where a request leaves it out; `max_new_tokens` is also the longest answer.
+        limits: of the messages.
+        gate: who may ask.
+        max_body_bytes: of a request.
+        body_seconds: in which a body must have come.
+        origins: web pages that may ask, such as `http://localhost:3000`.
+    """
+
+    decoding: Decoding = field(default_factory=lambda: Decoding(max_new_tokens=1024))
+    limits: MessageLimits = field(default_factory=MessageLimits)
+    gate: Gate = field(default_factory=Gate)
+    max_body_bytes: int = 32 * 2**20
+    body_seconds: float = 30.0
+    origins: tuple[str, ...] = ()
+
+
+class Api:
+    """What the routes do.
+
+    Args:
+        answerer: answers requests.
+        worker: in whose thread.
+        settings: what is allowed.
+    """
+
+    def __init__(self, answerer: Answerer, worker: Worker, settings: ApiSettings):
+        self.answerer, self.worker, self.settings = answerer, worker, settings
+        self.bodies = Bodies(settings.max_body_bytes, settings.body_seconds)
+        self.created = int(time.time())
+
+    async def health(self) -> JSONResponse:
+        """Say whether requests are taken; without a key, for what watches the server."""
+        is_ready = not self.worker.is_draining
+        values = {"status": "ok" if is_ready else "draining", "waiting": self.worker.num_waiting}
+        return JSONResponse(values, 200 if is_ready else 503)
+
+    async def models(self, request: Request) -> JSONResponse:
+        """List the models."""
+        self.settings.gate.client_of(request)
+        return JSONResponse(model_list(self.answerer.models.names, self.created))
+
+    async def model(self, request: Request) -> JSONResponse:
+        """Tell of one model."""
+        self.settings.gate.client_of(request)
+        name = request.path_params["name"]
+        self.answerer.models[name]
+        return JSONResponse(model_object(name, self.created))
+
+    async def complete(self, request: Request) -> Response:
+        """Answer a dialogue."""
+        client = self.settings.gate.client_of(request)
+        check_type(request)
+        self.worker.check_room(client)
+        try:
+            async with self.bodies.held_by(request) as body:
+                asked = self._read(body)
+                body.clear()
+                note(request, asked.model)
+                job = self.worker.submit(client, partial(self.answerer.answer, asked))
+                if not asked.is_stream:
+                    return JSONResponse(await unless_gone(request, _whole(request, asked, job)))
+                events = _events(request, asked, job)
+                first = await unless_gone(request, anext(events))
+        except ClientDisconnect:
+            return Response(status_code=GONE)
+        return StreamingResponse(_behind(first, events), media_type="text/event-stream", headers=STREAM_HEADERS)
+
+    def _read(self, body: bytearray) -> ChatRequest:
+        models, settings = self.answerer.models, self.settings
+        asked = read_request(body, models.names[0], settings.decoding, settings.limits)
+        models[asked.model]
+        return asked
+
+
+async def _whole(request: Request, asked: ChatRequest, job: Job) -> dict[str, Any]:
+    """Return an answer when it is whole."""
+    texts: list[str] = []
+    begun = Begun(0)
+    with job:
+        async for piece in job:
+            if isinstance(piece, Begun):
+                begun = piece
+            else:
+                texts.append(piece)
+    if job.result is None:
+        raise Draining
+    note(request, asked.model, begun, job.result)
+    return Completion(asked.model).whole("".join(texts), begun.num_prompt_tokens, job.result)
+
+
+async def _events(request: Request, asked: ChatRequest, job: Job) -> AsyncIterator[str]:
+    """Yield the events of a stream; the first one when the answer begins."""
+    completion = Completion(asked.model)
+    begun = None
+    try:
+        with job:
+            async for piece in job:
+                if isinstance(piece, Begun):
+                    begun = piece
+                    yield event(completion.chunk({"role": "assistant", "content": ""}))
+                else:
+                    yield event(completion.chunk({"content": piece}))
+            if begun is None or job.result is None:
+                raise Draining
+    except Exception as error:
+        if begun is None:
+            raise  # nothing was sent: the reply is an error as a whole
+        refused = as_refusal(error) if isinstance(error, MMTuneError) else _of_ours(error)
+        yield event(error_object(refused))
+        return
+    note(request, asked.model, begun, job.result)
+    yield event(completion.chunk({}, job.result.reason))
+    if asked.has_usage:
+        yield event(completion.usage_chunk(begun.num_prompt_tokens, job.result))
+    yield DONE
+
+
+def _of_ours(error: Exception) -> Refused:
+    """Log a mistake of our own, and return what the client is told of it."""
+    logger.error("an answer failed", exc_info=error)
+    return Refused(500, "server", "it failed. Its log says why.", "internal_error")
+
+
+async def _behind(first: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:
+    yield first
+    async for each in rest:
+        yield each
+
+
+async def unless_gone(request: Request, answer: Awaitable[T]) -> T:
+    """Return what an awaitable gives, or cancel it when the client goes away.
+
+    Raises:
+        ClientDisconnect: it went away.
+    """
+    made, gone = asyncio.ensure_future(answer), asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({made, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not made.done():
+            raise ClientDisconnect
+        return made.result()
+    finally:
+        gone.cancel()
+        if not made.done():
+            made.cancel()
+            with suppress(asyncio.CancelledError):
+                await made
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def build_app(answerer: Answerer, worker: Worker, settings: ApiSettings | None = None) -> FastAPI:
+    """Return the API as an ASGI application.
+
+    Args:
+        answerer: answers requests.
+        worker: in whose thread; its owner drains and closes it.
+        settings: what is allowed.
+    """
+    settings = settings or ApiSettings()
+    api = Api(answerer, worker, settings)
+    app = FastAPI(title="mmtune", docs_url=None, redoc_url=None, openapi_url=None)  # their pages load from elsewhere
+    app.add_api_route("/health", api.health, methods=["GET"])
+    app.add_api_route("/v1/models", api.models, methods=["GET"])
+    app.add_api_route("/v1/models/{name:path}", api.model, methods=["GET"])
+    app.add_api_route("/v1/chat/completions", api.complete, methods=["POST"], response_model=None)
+    app.add_exception_handler(MMTuneError, _refuse)
+    app.add_exception_handler(HTTPException, _refuse_route)
+    app.add_exception_handler(Exception, _fail)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    app.add_middleware(RequestLog)
+    return app
+
+
+async def _refuse(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, MMTuneError)
+    refused = as_refusal(error)
+    headers = {}
+    if refused.status in (429, 503):
+        headers["Retry-After"] = str(error.seconds if isinstance(error, Busy) else 1)
+    if refused.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(error_object(refused), refused.status, headers)
+
+
+async def _refuse_route(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    mend = "There are: POST /v1/chat/completions, GET /v1/models, GET /health."
+    refused = Refused(error.status_code, "path", f"{request.method} {request.url.path:.80} is not served. {mend}")
+    return JSONResponse(error_object(refused), error.status_code, error.headers)
+
+
+async def _fail(request: Request, error: Exception) -> JSONResponse:
+    refused = Refused(500, "server", "it failed. Its log says why.", "internal_error")
+    return JSONResponse(error_object(refused), 500)
