@@ -64,7 +64,7 @@ class Worker:
     def __init__(self, size: int = 32):
         self._queue: FairQueue[Job] = FairQueue(size)
         self._running: Job | None = None
-        self._is_draining = self._is_closed = False
+        self._is_draining = self._is_hurried = self._is_closed = False
         self._mean_seconds = 1.0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -129,14 +129,17 @@ class Worker:
         """
         with self._changed:
             self._is_draining = True
-            is_done = self._changed.wait_for(lambda: self._running is None and not len(self._queue), seconds)
+            self._changed.wait_for(lambda: self._is_idle or self._is_hurried, seconds)
+            is_done = self._is_idle and not self._is_hurried
         if not is_done:
             self.cancel_all()
         return is_done
 
     def cancel_all(self) -> None:
-        """Cancel what waits and what runs."""
+        """Cancel what waits and what runs; who drains waits no more."""
         with self._changed:
+            self._is_hurried = self._is_draining
+            self._changed.notify_all()
             jobs = [self._queue.take() for _ in range(len(self._queue))]
             running = self._running
         for job in jobs:
@@ -158,6 +161,10 @@ class Worker:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._running is None and not len(self._queue)
 
     def _forget(self, job: Job) -> None:
         """Take a job that was cancelled out of the queue; one that runs finds out by itself."""

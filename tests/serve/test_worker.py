@@ -198,3 +198,15 @@ def test_draining_cancels_what_is_not_done_in_time(worker):
     assert (list(waiting), waiting.was_cancelled) == ([], True)
     held.may_end.set()
     assert (list(held.job), held.job.was_cancelled) == ([], True)
+
+
+def test_who_drains_waits_no_more_where_all_is_cancelled(worker):
+    held, done = Held(worker), []
+    thread = threading.Thread(target=lambda: done.append(worker.drain(600)))
+    thread.start()
+    while not worker.is_draining:
+        pass
+    worker.cancel_all()
+    thread.join(10)
+    assert done == [False]
+    held.may_end.set()
