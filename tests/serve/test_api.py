@@ -248,6 +248,9 @@ def test_what_is_wrong_with_an_image_is_said(client):
     place = "messages[0].content[0].image_url"
     for stream in ({}, {"stream": True}):
         assert error(ask(b"hello", **stream), 400)["message"].startswith(f"{place}: not an image")
+        assert error(ask(b"<svg onload='alert(1)'/>", **stream), 400)["message"].startswith(f"{place}: an SVG drawing")
+        bomb = error(ask(png(size=(20_000, 10_000)), **stream), 400)["message"]
+        assert bomb.startswith(f"{place}: too large (20000 x 10000 pixels; at most 178,956,970 in all)")
         broken = error(ask(png(size=(400, 300), image_format="JPEG")[:700], **stream), 400)
         assert broken["message"].startswith(f"{place}: cannot be read as an image")
     many = {"messages": [user([image_part(uri(png()))] * 40)]}
