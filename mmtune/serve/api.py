@@ -217,7 +217,8 @@ def build_app(answerer: Answerer, worker: Worker, settings: ApiSettings | None =
             CORSMiddleware,
             allow_origins=settings.origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["*"],  # the official client sends headers of its own
+            expose_headers=["Retry-After"],
         )
     app.add_middleware(RequestLog)
     return app

@@ -1,11 +1,10 @@
 """What is taken as an uploaded image, and that it is refused before it is decoded."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
+from data_uris import png_head
 from PIL import Image
 
 from mmtune.data.images import ImageTransform
@@ -19,14 +18,6 @@ def encoded(image_format="PNG", size=(40, 30), **options):
     stream = io.BytesIO()
     Image.linear_gradient("L").resize(size).convert("RGB").save(stream, image_format, **options)
     return stream.getvalue()
-
-
-def png_head(width, height):
-    """A PNG of 60 bytes that claims any size."""
-    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = b"IDAT" + zlib.compress(b"\0")
-    chunks = [struct.pack(">I", len(each) - 4) + each + struct.pack(">I", zlib.crc32(each)) for each in (body, data)]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
