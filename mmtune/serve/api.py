@@ -1,38 +1,30 @@
 """The API: `/v1/chat/completions`, `/v1/models` and `/health`. There is no other route, and no file is ever served."""
 
-import asyncio
-import logging
 import time
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 
 from mmtune.chat.generate import Decoding
 from mmtune.errors import MMTuneError
-from mmtune.serve.answering import Answerer, Begun
+from mmtune.serve.answering import Answerer
 from mmtune.serve.bodies import Bodies
 from mmtune.serve.chat_messages import MessageLimits
 from mmtune.serve.chat_request import ChatRequest, read_request
 from mmtune.serve.gate import Gate, check_type
-from mmtune.serve.job import Job
 from mmtune.serve.refusals import Refused, as_refusal, error_object
-from mmtune.serve.replies import DONE, Completion, event, model_list, model_object
+from mmtune.serve.replies import model_list, model_object
 from mmtune.serve.request_log import RequestLog, note
-from mmtune.serve.worker import Busy, Draining, Worker
+from mmtune.serve.sending import reply_with
+from mmtune.serve.worker import Busy, Worker
 
-T = TypeVar("T")
 GONE = 499
 """What the log says of a client that went away, as nginx does."""
-STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,99 +91,15 @@ class Api:
                 body.clear()
                 note(request, asked.model)
                 job = self.worker.submit(client, partial(self.answerer.answer, asked))
-                if not asked.is_stream:
-                    return JSONResponse(await unless_gone(request, _whole(request, asked, job)))
-                events = _events(request, asked, job)
-                first = await unless_gone(request, anext(events))
+                return await reply_with(request, asked, job)
         except ClientDisconnect:
             return Response(status_code=GONE)
-        return StreamingResponse(_behind(first, events), media_type="text/event-stream", headers=STREAM_HEADERS)
 
     def _read(self, body: bytearray) -> ChatRequest:
         models, settings = self.answerer.models, self.settings
         asked = read_request(body, models.names[0], settings.decoding, settings.limits)
         models[asked.model]
         return asked
-
-
-async def _whole(request: Request, asked: ChatRequest, job: Job) -> dict[str, Any]:
-    """Return an answer when it is whole."""
-    texts: list[str] = []
-    begun = Begun(0)
-    with job:
-        async for piece in job:
-            if isinstance(piece, Begun):
-                begun = piece
-            else:
-                texts.append(piece)
-    if job.result is None:
-        raise Draining
-    note(request, asked.model, begun, job.result)
-    return Completion(asked.model).whole("".join(texts), begun.num_prompt_tokens, job.result)
-
-
-async def _events(request: Request, asked: ChatRequest, job: Job) -> AsyncIterator[str]:
-    """Yield the events of a stream; the first one when the answer begins."""
-    completion = Completion(asked.model)
-    begun = None
-    try:
-        with job:
-            async for piece in job:
-                if isinstance(piece, Begun):
-                    begun = piece
-                    yield event(completion.chunk({"role": "assistant", "content": ""}))
-                else:
-                    yield event(completion.chunk({"content": piece}))
-            if begun is None or job.result is None:
-                raise Draining
-    except Exception as error:
-        if begun is None:
-            raise  # nothing was sent: the reply is an error as a whole
-        refused = as_refusal(error) if isinstance(error, MMTuneError) else _of_ours(error)
-        yield event(error_object(refused))
-        return
-    note(request, asked.model, begun, job.result)
-    yield event(completion.chunk({}, job.result.reason))
-    if asked.has_usage:
-        yield event(completion.usage_chunk(begun.num_prompt_tokens, job.result))
-    yield DONE
-
-
-def _of_ours(error: Exception) -> Refused:
-    """Log a mistake of our own, and return what the client is told of it."""
-    logger.error("an answer failed", exc_info=error)
-    return Refused(500, "server", "it failed. Its log says why.", "internal_error")
-
-
-async def _behind(first: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:
-    yield first
-    async for each in rest:
-        yield each
-
-
-async def unless_gone(request: Request, answer: Awaitable[T]) -> T:
-    """Return what an awaitable gives, or cancel it when the client goes away.
-
-    Raises:
-        ClientDisconnect: it went away.
-    """
-    made, gone = asyncio.ensure_future(answer), asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait({made, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not made.done():
-            raise ClientDisconnect
-        return made.result()
-    finally:
-        gone.cancel()
-        if not made.done():
-            made.cancel()
-            with suppress(asyncio.CancelledError):
-                await made
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def build_app(answerer: Answerer, worker: Worker, settings: ApiSettings | None = None) -> FastAPI:

@@ -21,7 +21,7 @@ class Refused(MMTuneError):
 
     def __init__(self, status: int, param: str, message: str, code: str | None = None):
         self.status, self.code = status, code
-        super().__init__(param, message)
+        super().__init__(param.encode("utf-8", "backslashreplace").decode(), message)  # it may be half a character
 
 
 def as_refusal(error: MMTuneError) -> Refused:

@@ -14,8 +14,8 @@ DONE = "data: [DONE]\n\n"
 
 
 def event(value: dict[str, Any]) -> str:
-    """Return an object as an event of a stream."""
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+    """Return an object as an event of a stream, in ASCII: some clients take U+2028 for the end of a line."""
+    return f"data: {json.dumps(value)}\n\n"
 
 
 def model_object(name: str, created: int) -> dict[str, Any]:
