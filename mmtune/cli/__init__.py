@@ -23,19 +23,37 @@ from mmtune.cli import (
     merge,
     plan,
     recipe,
+    serve,
     train,
 )
 from mmtune.cli.former_verbs import answer_for
 from mmtune.errors import EndedElsewhere, Interrupted, MMTuneError
 from mmtune.processes import mark, num_processes, rank, tell_launcher
 
-VERBS = (train, plan, recipe, identity, chat, compare, eval, merge, export, data, inspect, bench, configs, convert)
+VERBS = (
+    train,
+    plan,
+    recipe,
+    identity,
+    chat,
+    serve,
+    compare,
+    eval,
+    merge,
+    export,
+    data,
+    inspect,
+    bench,
+    configs,
+    convert,
+)
 VERB_NAMES = (
     *train.VERBS,
     "plan",
     "run",
     "identity",
     "chat",
+    "serve",
     "compare",
     "eval",
     "merge",
