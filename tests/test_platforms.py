@@ -66,7 +66,7 @@ def test_every_module_is_imported_without_what_windows_lacks():
 def test_workers_that_are_spawned_change_nothing(workspace):
     """macOS and Windows start each worker as a new interpreter, to which datasets and collators are pickled."""
     config = yaml.safe_load(Path("pretrain.yaml").read_text(encoding="utf-8"))
-    config["train"] |= {"max_steps": 4, "save_steps": 0, "dataloader_num_workers": 2}
+    config["train"] |= {"max_steps": 4, "save_steps": 0, "dataloader_num_workers": 1}
     Path("pretrain.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     code = """
 import multiprocessing, sys
@@ -77,7 +77,7 @@ if __name__ == "__main__":
         assert main([*argv[:-1], argv[-1].replace("usual", "spawn")]) == 0
 """
     stream = "train.max_steps=3 data.train.0.stream=true data.shuffle_buffer=4 model.projector.standardize=false"
-    stream += " model.projector.initial_scale=null train.dataloader_num_workers=1"
+    stream += " model.projector.initial_scale=null"
     runs = [
         ["pretrain", "pretrain.yaml", "train.output_dir=runs/usual"],
         ["pretrain", "pretrain.yaml", *stream.split(), "train.output_dir=runs/usual_stream"],
