@@ -13,7 +13,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 PRESETS = {
-    "pretrain/llava_internlm2_1_8b_558k": ("train.gradient_accumulation_steps=2",),
+    "pretrain/llava_internlm2_1_8b_558k": ("train.gradient_accumulation_steps=2", "train.gradient_checkpointing=false"),
     "finetune/llava_internlm2_1_8b_665k_8gb": ("train.gradient_accumulation_steps=4",),
     "sft/internlm2_1_8b_qlora": ("train.gradient_accumulation_steps=4",),
 }
