@@ -16,6 +16,7 @@ from mmtune.cli import (
     configs,
     convert,
     data,
+    doctor,
     eval,
     export,
     identity,
@@ -29,7 +30,23 @@ from mmtune.cli.former_verbs import answer_for
 from mmtune.errors import EndedElsewhere, Interrupted, MMTuneError
 from mmtune.processes import mark, num_processes, rank, tell_launcher
 
-VERBS = (train, plan, recipe, identity, chat, compare, eval, merge, export, data, inspect, bench, configs, convert)
+VERBS = (
+    train,
+    plan,
+    recipe,
+    identity,
+    chat,
+    compare,
+    eval,
+    merge,
+    export,
+    data,
+    inspect,
+    bench,
+    configs,
+    doctor,
+    convert,
+)
 VERB_NAMES = (
     *train.VERBS,
     "plan",
@@ -44,6 +61,7 @@ VERB_NAMES = (
     "inspect",
     "bench",
     "configs",
+    "doctor",
     "convert",
 )
 TAKES_OVERRIDES = ("pretrain", "finetune", "sft", "plan", "run", "identity", "inspect", "data", "bench")

@@ -26,6 +26,7 @@ VERBS = [
         "inspect",
         "bench",
         "configs",
+        "doctor",
     ),
     "convert",
 ]
