@@ -24,6 +24,7 @@ from mmtune.cli import (
     merge,
     plan,
     recipe,
+    serve,
     train,
 )
 from mmtune.cli.former_verbs import answer_for
@@ -36,6 +37,7 @@ VERBS = (
     recipe,
     identity,
     chat,
+    serve,
     compare,
     eval,
     merge,
@@ -53,6 +55,7 @@ VERB_NAMES = (
     "run",
     "identity",
     "chat",
+    "serve",
     "compare",
     "eval",
     "merge",
