@@ -27,7 +27,13 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.text import Text
 
-    from mmtune.doctor.report import examine, last_line, lines_of, values_of, works
+    from mmtune.errors import ConfigError
+
+    try:
+        from mmtune.doctor.report import examine, last_line, lines_of, values_of, works
+    except ModuleNotFoundError as error:
+        message = "is not installed, and `mmtune doctor` reads versions with it."
+        raise ConfigError(error.name, f"{message} Run: pip install {error.name}") from None
 
     findings = []
 

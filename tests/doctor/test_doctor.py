@@ -5,6 +5,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -116,6 +118,17 @@ def test_a_torch_that_cannot_be_imported_is_the_first_thing_to_mend(path, monkey
     assert "-> pip install --force-reinstall torch" in output
     assert "BROKEN  training: needs torch, see above" in output
     assert output.splitlines()[-1].startswith("Broken: torch, training. Mend the lines marked BROKEN")
+
+
+@pytest.mark.parametrize("package", ["rich", "packaging"])
+def test_what_the_report_itself_needs_is_asked_for_in_one_line(package):
+    code = f"import sys; sys.modules['{package}'] = None; from mmtune.cli import main; sys.exit(main(['doctor']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"mmtune: {package}")
+    assert "is not installed" in line
+    assert "Run: pip install" in line
 
 
 REGISTERS = """
