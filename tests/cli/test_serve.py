@@ -77,7 +77,7 @@ def ask(client, **options):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_was_begun_is_finished_and_what_is_new_is_refused(model, told, number):
     def visit(client):
-        stream = iter(ask(client, stream=True, max_tokens=1000))
+        stream = iter(ask(client, stream=True, max_tokens=300))
         next(stream)
         os.kill(os.getpid(), number)
         told.wait_for("^ending: ")
@@ -87,7 +87,7 @@ def test_what_was_begun_is_finished_and_what_is_new_is_refused(model, told, numb
         *_, last = stream
         assert last.choices[0].finish_reason == "length"
 
-    assert serve(model, told, visit) == 0
+    assert serve(model, told, visit, "--drain-seconds", "600") == 0
     assert told.lines[0] == f"loading {model}"
     assert re.fullmatch(
         r"serving tiny at http://127\.0\.0\.1:\d+/v1, from this machine, without a key\. Ctrl-C ends\.", told.lines[1]
