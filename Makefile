@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo demo-text test test-slow test-gpu lint format install clean
+.PHONY: demo demo-text test test-slow test-gpu lint format docs install clean
 
 demo: ## install, then teach a small model to see and open the page
 	$(PYTHON) demos/quick_demo.py
@@ -32,6 +32,9 @@ lint: install ## what CI and pre-commit hold
 format: install ## mend what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: install ## the site, into build/site; open index.html there
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f docs/theme/mkdocs.yml
 
 clean: ## remove the environment and the demo's output
 	rm -rf $(VENV) runs/demo runs/demo-text build dist

@@ -42,4 +42,5 @@ def _loads(folder: Path) -> bool:
     return False
 
 
-declare_missing_operators()
+WERE_MISSING = declare_missing_operators()
+"""Whether torchvision is here and built for another torch."""

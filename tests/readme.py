@@ -43,5 +43,6 @@ def commands_of(document):
                 words = shlex.split(line, comments=True)
                 starts = [number for number, word in enumerate(words) if word in STARTS]
                 if starts and words[0] in STARTERS:
-                    commands.append(words[starts[0] + 1 :])
+                    ends = [number for number, word in enumerate(words) if word in (">", "|", "&&", "&")]
+                    commands.append(words[starts[0] + 1 : min(ends, default=None)])
     return commands

@@ -1,7 +1,9 @@
 """The documents say what the code does: commands, configs, links, keys, files."""
 
+import dataclasses
 import re
 import runpy
+from typing import get_args, get_type_hints
 
 import pytest
 import yaml
@@ -12,7 +14,7 @@ from mmtune.config import check_keys, config_from_values, load_config
 from mmtune.data.makers.scene_turns import GROUPS
 from mmtune.other_words import OTHER_WORDS, WORDS_WITHOUT_KEY
 from mmtune.recipe_file import RecipeConfig
-from mmtune.schema import VERB_DEFAULTS
+from mmtune.schema import VERB_DEFAULTS, Config
 from mmtune.shipped import find_config, shipped_configs
 
 COMMANDS = [(document, words) for document in DOCUMENTS for words in commands_of(document)]
@@ -67,6 +69,47 @@ def test_a_config_in_a_document_fits_the_schema(document, block):
         check_keys(values, RecipeConfig, document.name)
     else:
         config_from_values(values, document.name, verb)
+
+
+KEY = re.compile(r"`((?:model|data|train|sample)\.[a-z_\d.\[\]]*\w)(?=[`=: ]|\.?`)")
+FREE = ("model.adapter", "model.vision.adapter", "train.optim_args")
+"""Sections with keys of other libraries."""
+FILES = (".gguf", ".json", ".jsonl", ".yaml", ".csv", ".xlsx", ".parquet", ".arrow", ".tsv", ".ndjson")
+
+
+def is_key(path):
+    """Whether the schema has a key such as `data.train.0.path`."""
+    section = Config
+    for word in path.replace("[", ".").replace("]", "").split("."):
+        hints = [hint for hint in (section, *get_args(section)) if dataclasses.is_dataclass(hint)]
+        if word.isdigit():
+            section = next((hint for hint in get_args(section)), None)
+        elif not hints or word not in get_type_hints(hints[0]):
+            return False
+        else:
+            section = get_type_hints(hints[0])[word]
+    return True
+
+
+def test_a_key_that_is_none_is_found():
+    assert is_key("data.train.0.path")
+    assert is_key("train.fsdp")
+    assert not is_key("train.fsdp2")
+    assert not is_key("data.train.0.paht")
+    assert KEY.findall("`train.lr=1` `model.llm.tune: full` `data.train[0].path` `sample.questions`") == [
+        "train.lr",
+        "model.llm.tune",
+        "data.train[0].path",
+        "sample.questions",
+    ]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_config_key_that_is_named_exists(document):
+    text = re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for path in KEY.findall(text):
+        if not path.endswith(FILES) and not path.startswith(FREE):
+            assert is_key(path), f"{document.name} names the key {path}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)

@@ -115,6 +115,7 @@ MAY_IMPORT = {
     "recipe_card_text": BUILT | {"evaluate"},
     "recipe_card": BUILT | {"evaluate", "export", "recipe_file", "recipe_inputs", "recipe_card_text", "training"},
     "recipe": BUILT | {"recipe_steps", "recipe_file", "recipe_inputs", "recipe_card", "training"},
+    "doctor": BUILT | {"chat", "training", "__init__"},
     "recipe_plan": BUILT | {"recipe_steps", "recipe_file", "recipe_inputs", "recipe", "training"},
     "cli": BUILT
     | {
@@ -128,6 +129,7 @@ MAY_IMPORT = {
         "recipe_plan",
         "convert",
         "benchmark",
+        "doctor",
         "merge",
         "serve",
         "__init__",

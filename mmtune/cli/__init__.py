@@ -16,6 +16,7 @@ from mmtune.cli import (
     configs,
     convert,
     data,
+    doctor,
     eval,
     export,
     identity,
@@ -45,6 +46,7 @@ VERBS = (
     inspect,
     bench,
     configs,
+    doctor,
     convert,
 )
 VERB_NAMES = (
@@ -62,6 +64,7 @@ VERB_NAMES = (
     "inspect",
     "bench",
     "configs",
+    "doctor",
     "convert",
 )
 TAKES_OVERRIDES = ("pretrain", "finetune", "sft", "plan", "run", "identity", "inspect", "data", "bench")
@@ -104,8 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     if num_processes() > 1 and args.verb not in FOR_SEVERAL:
         return _refuse_several(args.verb)
-    from mmtune.logs import level_of, log_policy
-
+    try:
+        from mmtune.logs import level_of, log_policy
+    except ModuleNotFoundError as error:
+        return _refuse_half(error.name)
     try:
         with log_policy(level_of(args.log_level)):
             return args.run(args) or 0
@@ -125,6 +130,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mmtune: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _refuse_half(package: str | None) -> int:
+    """Say that a package is missing without which not even `mmtune doctor` can say what is missing."""
+    message = f"{package}: is not installed, and mmtune needs it. Run: pip install mmtune, or pip install -e ."
+    print(f"mmtune: {message}", file=sys.stderr)
+    return EXIT_MISTAKE
 
 
 def _refuse_several(verb: str) -> int:

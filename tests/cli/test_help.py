@@ -27,6 +27,7 @@ VERBS = [
         "inspect",
         "bench",
         "configs",
+        "doctor",
     ),
     "convert",
 ]
