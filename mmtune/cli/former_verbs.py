@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 from mmtune.lookup import nearest
 
 TRAIN = "mmtune pretrain CONFIG, mmtune finetune CONFIG or mmtune sft CONFIG"
+SEVERAL = "torchrun --nproc_per_node N -m mmtune finetune"
 COMPARE = "mmtune compare RUN --questions FILE"
 
 FORMER_VERBS = {
     "train": TRAIN,
-    "dist-train": f"{TRAIN}, on one device so far",
+    "dist-train": f"{SEVERAL} CONFIG",
     "list-cfg": "mmtune configs list -p TEXT",
     "copy-cfg": "mmtune configs copy NAME FILE.yaml",
     "log-dataset": "mmtune inspect CONFIG",
@@ -53,8 +54,8 @@ FORMER_TRAIN_OPTIONS = {
     "--cfg-options": "section.name=value",
     "--work-dir": "train.output_dir=FOLDER",
     "--seed": "train.seed=NUMBER",
-    "--deepspeed": "not there yet, one device is used",
-    "--launcher": "not there yet, one device is used",
+    "--deepspeed": "train.deepspeed=zero1, zero2, zero3 or a file of settings",
+    "--launcher": f"none is needed, {SEVERAL} CONFIG",
 }
 """Options of XTuner's `train` -> what does it here, behind CONFIG."""
 

@@ -7,7 +7,7 @@ from mmtune.python_config import Reference, Unread
 EXPLANATIONS = {
     "pad_image_to_square": "images are always padded to squares",
     "sequence_parallel_size": "one device holds whole samples",
-    "strategy": "DeepSpeed is not there yet",
+    "strategy": "train.deepspeed splits a model over several devices",
     "resume": "a run continues by an option: --resume",
     "load_from": "set model.init_from to start from weights",
     "max_position_embeddings": "positions stay as the model has them",

@@ -199,7 +199,7 @@ def test_a_wrong_command_line_ends_with_code_2(capsys, command, words):
     [
         ("train x.yaml", "train: a verb of XTuner. Here: mmtune pretrain CONFIG, mmtune finetune CONFIG or"),
         ("train old.py", "Here: mmtune convert xtuner-config old.py -o NEW.yaml, then mmtune pretrain NEW.yaml,"),
-        ("dist_train old.yaml 8", "mmtune sft CONFIG, on one device so far."),
+        ("dist_train old.yaml 8", "torchrun --nproc_per_node N -m mmtune finetune CONFIG."),
         ("list-cfg -p internlm2", "list-cfg: a verb of XTuner. Here: mmtune configs list -p TEXT."),
         ("list_cfg", "list_cfg: a verb of XTuner. Here: mmtune configs list -p TEXT."),
         ("copy-cfg name .", "Here: mmtune configs copy NAME FILE.yaml."),
