@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmtune.cli import main
+from mmtune.cli import VERB_NAMES, main
 from mmtune.testing import write_internlm2
 
 
@@ -215,11 +215,7 @@ def test_a_wrong_command_line_ends_with_code_2(capsys, command, words):
         ("sft x.yaml --cfg-options lr=1", "Here: section.name=value."),
         ("trian x.yaml", "trian: no such verb. Did you mean 'train'? Here: mmtune pretrain CONFIG,"),
         ("pretrian x.yaml", "pretrian: no such verb. Did you mean 'pretrain'?"),
-        (
-            "zzz",
-            "zzz: no such verb. Known: pretrain, finetune, sft, plan, run, identity, chat, compare, eval, merge, "
-            "export, data, inspect, bench, configs, convert.",
-        ),
+        ("zzz", f"zzz: no such verb. Known: {', '.join(VERB_NAMES)}."),
         ("help", "help: a verb of XTuner. Here: mmtune --help."),
     ],
 )
