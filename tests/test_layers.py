@@ -23,6 +23,7 @@ FOUNDATION = {
     "torchvision_ops",
     "cache",
     "markdown",
+    "plain_text",
     "logs",
 }
 BUILT = FOUNDATION | {
@@ -57,6 +58,7 @@ MAY_IMPORT = {
     "durable": {"errors"},
     "sizes": set(),
     "markdown": set(),
+    "plain_text": set(),
     "cache": set(),
     "progress": {"logs"},
     "logs": {"errors", "lookup", "processes"},

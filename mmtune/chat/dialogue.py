@@ -11,6 +11,9 @@ from mmtune.chat.switching import UNLOADED, AdapterSwitch
 from mmtune.conversation import Message
 from mmtune.data.image_files import open_image
 from mmtune.errors import ConfigError, MMTuneError
+from mmtune.plain_text import shortened
+
+SHOWN_CHARACTERS = 200  # of a call of a tool and of its result
 
 
 class Screen(Protocol):
@@ -138,7 +141,6 @@ def call_printer(screen: Screen) -> Callable[[str, str], None]:
 
     def tell(call: str, result: str) -> None:
         for title, text in (("call", call), ("result", result)):
-            line = " ".join(text.split())
-            screen.note(f"{title}: {line if len(line) <= 200 else line[:200] + '...'}")
+            screen.note(f"{title}: {shortened(text, SHOWN_CHARACTERS)}")
 
     return tell

@@ -16,6 +16,7 @@ from mmtune.data.image_check import check_image
 from mmtune.durable import written_beside
 from mmtune.errors import ConfigError
 from mmtune.markdown import image, inline
+from mmtune.plain_text import shortened
 from mmtune.processes import rank
 from mmtune.schema import Config, SampleConfig
 from mmtune.schema_evaluation import Question, questions_of
@@ -157,5 +158,4 @@ def _short(question: str, images: tuple[str, ...]) -> str:
 
 
 def _shown(text: str) -> str:
-    line = " ".join(text.split())
-    return json.dumps(line if len(line) <= SHOWN_CHARACTERS else f"{line[:SHOWN_CHARACTERS]}...", ensure_ascii=False)
+    return json.dumps(shortened(text, SHOWN_CHARACTERS), ensure_ascii=False)
