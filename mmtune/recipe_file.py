@@ -7,10 +7,10 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from mmtune.config import apply_overrides, config_from_values, read_yaml
+from mmtune.config import apply_overrides, config_from_values, read_yaml, typed_values
 from mmtune.errors import ConfigError
 from mmtune.lookup import lookup
-from mmtune.recipe_steps import CHECK, VERBS, typed_values
+from mmtune.recipe_steps import CHECK, VERBS
 from mmtune.schema import VERB_DEFAULTS
 from mmtune.shipped import find_config
 
@@ -79,7 +79,7 @@ def read_steps(values: dict[str, Any], place: Path | str, folder: Path, override
         elif step.verb in VERB_DEFAULTS:
             config_from_values(configs[step.name], f"step {step.name}", step.verb)
         else:
-            typed_values(configs[step.name], VERBS[step.verb].keys, step.verb)
+            typed_values(configs[step.name], VERBS[step.verb].keys, f"step {step.name}")
     return [Step(step.name, step.verb, configs[step.name], (*step.needs,), folder / step.name) for step in recipe.steps]
 
 

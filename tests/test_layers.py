@@ -38,6 +38,7 @@ BUILT = FOUNDATION | {
     "same_models",
     "parts",
     "config",
+    "config_words",
     "schema",
     "schema_check",
     "schema_evaluation",
@@ -76,7 +77,9 @@ MAY_IMPORT = {
     "schema_stream": {"schema"},
     "schema_train": {"schema"},
     "other_words": set(),
+    "config_words": {"errors"},
     "config": {
+        "config_words",
         "errors",
         "lookup",
         "schema",
