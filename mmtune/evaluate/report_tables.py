@@ -59,8 +59,9 @@ def columns_of(rows: list[dict[str, Any]], models: list[str]) -> list[tuple[str,
 
 
 def sorted_groups(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the groups of some scores in their order, all together last."""
-    return sorted(dict.fromkeys(row["group"] for row in rows), key=lambda name: name == ALL_GROUPS)
+    """Return the groups of some scores in their order, all together last; one group alone has the same figures."""
+    groups = sorted(dict.fromkeys(row["group"] for row in rows), key=lambda name: name == ALL_GROUPS)
+    return groups[1:] if len(groups) == 2 and groups[1] == ALL_GROUPS else groups
 
 
 def in_column(row: dict[str, Any], column: tuple[str, tuple[str, ...]]) -> bool:
