@@ -72,8 +72,10 @@ class Dialogue:
 
     def retry(self) -> None:
         """Show another answer to the last question."""
-        self._answer(self.session.retry)
-        if not self.session.decoding.temperature:
+        session = self.session
+        was_answered = bool(session.exchanges) and session.exchanges[-1].question is session.last_question
+        self._answer(session.retry)
+        if was_answered and not session.decoding.temperature:
             self.screen.note("temperature is 0, so the same model says the same. /params temperature=0.8 draws.")
 
     def begin_anew(self) -> None:
