@@ -220,6 +220,22 @@ def test_a_check_is_for_trainings_of_the_recipe(recipe, capsys, config, words):
     assert words in mistake(capsys)
 
 
+def test_a_copy_that_reads_the_steps_of_its_original_is_refused(recipe, capsys):
+    text = Path("short.yaml").read_text()
+    Path("other.yaml").write_text(text)
+    assert main(["run", "other.yaml"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "mmtune: step finetune: needs step 'pretrain' of this recipe, and reads runs/short/pretrain, which is that of"
+        " another one. Write runs/RECIPE/pretrain for what this one makes."
+    )
+    Path("other.yaml").write_text(text.replace("runs/short/", "runs/RECIPE/"))
+    (planned,) = [entry for entry in plan_recipe("other.yaml") if entry.step.name == "finetune"]
+    assert planned.step.values["model"]["init_from"] == "runs/other/pretrain"
+    assert planned.waits_for == ("pretrain",)
+    changed = ["finetune.model.init_from=runs/RECIPE/check"]
+    assert plan_recipe("other.yaml", changed)[2].step.values["model"]["init_from"] == "runs/other/check"
+
+
 def test_one_process_at_a_time_runs_a_recipe(short, capsys):
     with run_lock(short):
         line = mistake(capsys)
