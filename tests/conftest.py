@@ -16,6 +16,12 @@ from mmtune.testing import byte_tokenizer, write_tiny_clip, write_tiny_llm
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell ignores Ctrl-C
 
 
+def pytest_configure(config):
+    """Hide GPUs from the tests that need none: they compare with the CPU to the bit."""
+    if "not gpu" in config.getoption("markexpr"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @dataclass(frozen=True)
 class Tiny:
     """Folders of tiny models; the projector of one language model does not fit the other."""

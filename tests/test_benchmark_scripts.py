@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 from readme import ROOT
+from talk_workspace import home
 
 from mmtune.cli import main
+
+__all__ = ["home"]
 
 
 @pytest.mark.slow
@@ -50,3 +53,16 @@ def test_the_start_of_a_resumed_run_is_measured(tmp_path):
     assert fresh.startswith("fresh ")
     assert resumed.startswith("resumed ")
     assert resumed.endswith("4 images opened by then, 14 in all")  # of 6 steps of 2, and a batch ahead
+
+
+@pytest.mark.slow
+def test_load_is_put_on_a_server(home):
+    script = [sys.executable, str(ROOT / "tests" / "benchmarks" / "serve_load.py"), "run", "--images", "."]
+    command = [*script, "--requests", "16", "--queue", "4"]
+    done = subprocess.run(command, check=True, cwd=home, capture_output=True, text=True)
+    alone, hasty, *_, memory, end = done.stdout.splitlines()
+    assert alone.startswith("one by one: 16 answered")
+    assert hasty.startswith("at once, 429 is given up: ")
+    assert "at once, 429 asks again: 16 same in" in done.stdout
+    assert memory.startswith("memory: ")
+    assert end == "the server ended with 0"

@@ -11,7 +11,7 @@ import yaml
 from training_workspace import models, workspace
 
 import mmtune
-from mmtune.cli import VERB_NAMES
+from mmtune.cli import VERB_NAMES, main
 from mmtune.durable import is_disk_full, sync_file
 from mmtune.errors import ConfigError, ModelError
 from mmtune.models import device as devices
@@ -66,40 +66,44 @@ def test_every_module_is_imported_without_what_windows_lacks():
 def test_workers_that_are_spawned_change_nothing(workspace):
     """macOS and Windows start each worker as a new interpreter, to which datasets and collators are pickled."""
     config = yaml.safe_load(Path("pretrain.yaml").read_text(encoding="utf-8"))
-    config["train"] |= {"max_steps": 4, "save_steps": 0, "dataloader_num_workers": 2}
+    config["train"] |= {"max_steps": 4, "save_steps": 0, "dataloader_num_workers": 1}
     Path("pretrain.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     code = """
 import multiprocessing, sys
 from mmtune.cli import main
 if __name__ == "__main__":
-    multiprocessing.set_start_method(sys.argv[1])
-    out = f"train.output_dir=runs/{sys.argv[1]}"
-    assert main(["pretrain", "pretrain.yaml", out]) == 0
-    stream = ["train.max_steps=3", "data.train.0.stream=true", "data.shuffle_buffer=4"]
-    stream += ["model.projector.standardize=false", "model.projector.initial_scale=null"]
-    stream += ["train.dataloader_num_workers=1"]
-    assert main(["pretrain", "pretrain.yaml", f"{out}_stream", *stream]) == 0
+    multiprocessing.set_start_method("spawn")
+    for argv in %r:
+        assert main([*argv[:-1], argv[-1].replace("usual", "spawn")]) == 0
 """
-    Path("start.py").write_text(code, encoding="utf-8")
-    for method in ("fork", "spawn"):
-        done = python("start.py", method)
-        assert done.returncode == 0, done.stderr.decode()[-2000:]
+    stream = "train.max_steps=3 data.train.0.stream=true data.shuffle_buffer=4 model.projector.standardize=false"
+    stream += " model.projector.initial_scale=null"
+    runs = [
+        ["pretrain", "pretrain.yaml", "train.output_dir=runs/usual"],
+        ["pretrain", "pretrain.yaml", *stream.split(), "train.output_dir=runs/usual_stream"],
+    ]
+    for argv in runs:
+        assert main(argv) == 0
+    Path("start.py").write_text(code % runs, encoding="utf-8")
+    done = python("start.py")
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
     for kind in ("", "_stream"):
         losses = [
             [entry.get("loss") for entry in read_log(Path(f"runs/{method}{kind}/log.jsonl"))]
-            for method in ("fork", "spawn")
+            for method in ("usual", "spawn")
         ]
         assert losses[0] == losses[1]
         assert len(losses[0]) >= 3
-        weights = [Path(f"runs/{method}{kind}/projector.safetensors").read_bytes() for method in ("fork", "spawn")]
+        weights = [Path(f"runs/{method}{kind}/projector.safetensors").read_bytes() for method in ("usual", "spawn")]
         assert weights[0] == weights[1]
 
 
 # ---------------------------------------------------------------- consoles
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
-def test_a_console_of_few_characters_shows_all_verbs_and_chinese(encoding, data_file, config_file, record):
+def test_a_console_of_few_characters_shows_all_verbs_and_chinese(data_file, config_file, record):
+    """Of ASCII alone: other encodings that lack Chinese, such as that of a Windows console, have more."""
+    encoding = "ascii"
     data_file(record("<image>\n这是什么？", "一只猫。", image="1.png"), record("你好 ✓", "─ 你好"))
     config = config_file()
     code = f"""

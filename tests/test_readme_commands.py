@@ -2,9 +2,11 @@
 
 import io
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from ending import ended_once_it_answers
 from PIL import Image
 from published_layouts import write_pope
 from readme import READMES, blocks_of, commands_of
@@ -22,6 +24,8 @@ SMALL = [
     "finetune.train.max_steps=2",
     "compare.max_new_tokens=4",
 ]
+SERVED = {"serve": "http://127.0.0.1:8000/health"}
+"""Verbs that run until they are ended, and what they serve."""
 QUESTIONS = "What is this?\n/reset\nHow many are there?\n/exit\n"
 
 
@@ -46,7 +50,8 @@ def test_the_commands_of_the_readme_run_in_order(desk, monkeypatch, capsys):
     assert commands[0] == ["run", "configs/demo.yaml"]
     for words in commands:
         monkeypatch.setattr("sys.stdin", io.StringIO(QUESTIONS))
-        code = main([*words, *SMALL] if words[0] == "run" else words)
+        with ended_once_it_answers(SERVED[words[0]]) if words[0] in SERVED else nullcontext():
+            code = main([*words, *SMALL] if words[0] == "run" else words)
         shown = capsys.readouterr()
         assert code == 0, f"mmtune {' '.join(words)}\n{shown.err}"
     assert (desk / "runs" / "demo" / "compare" / "page.html").is_file()

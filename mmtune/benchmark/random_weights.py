@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from mmtune.cache import cache_folder
 from mmtune.errors import ModelError
@@ -67,11 +68,13 @@ def _random_model(name: str, place: str) -> Path:
         raise ModelError(place, message)
     write, gigabytes = SHAPES[kind]
     folder = cache_folder() / "random_weights" / kind
-    if not folder.exists():
-        log.info("writing random weights of %s to %s: %.1f GB, once", kind, folder, gigabytes)
-        unfinished = folder.with_name(f"{kind}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        write(unfinished)
-        unfinished.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{kind}.lock")):
+        if not folder.exists():
+            log.info("writing random weights of %s to %s: %.1f GB, once", kind, folder, gigabytes)
+            unfinished = folder.with_name(f"{kind}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            write(unfinished)
+            unfinished.rename(folder)
     return folder

@@ -108,8 +108,8 @@ def _generation_config(parts: Parts, decoding: Decoding) -> GenerationConfig:
     if decoding.temperature > 0:
         options = {
             "do_sample": True,
-            "temperature": decoding.temperature,
-            "top_p": decoding.top_p,
+            "temperature": float(decoding.temperature),  # transformers refuses 1 and takes 1.0
+            "top_p": float(decoding.top_p),
             "top_k": decoding.top_k,
         }
     return GenerationConfig(

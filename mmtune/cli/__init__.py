@@ -23,6 +23,7 @@ from mmtune.cli import (
     merge,
     plan,
     recipe,
+    serve,
     train,
 )
 from mmtune.cli.former_verbs import answer_for
@@ -30,13 +31,30 @@ from mmtune.errors import EndedElsewhere, Interrupted, MMTuneError
 from mmtune.plain_text import printable
 from mmtune.processes import mark, num_processes, rank, tell_launcher
 
-VERBS = (train, plan, recipe, identity, chat, compare, eval, merge, export, data, inspect, bench, configs, convert)
+VERBS = (
+    train,
+    plan,
+    recipe,
+    identity,
+    chat,
+    serve,
+    compare,
+    eval,
+    merge,
+    export,
+    data,
+    inspect,
+    bench,
+    configs,
+    convert,
+)
 VERB_NAMES = (
     *train.VERBS,
     "plan",
     "run",
     "identity",
     "chat",
+    "serve",
     "compare",
     "eval",
     "merge",

@@ -37,6 +37,14 @@ def above_0(text: str) -> float:
     return value
 
 
+def port(text: str) -> int:
+    """Read the number of a port; 0 stands for a free one."""
+    value = _at_least(text, 0)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 65535 (got {text})")
+    return value
+
+
 def _at_least(text: str, lowest: int) -> int:
     try:
         value = int(text)

@@ -3,7 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmtune.cli.arguments import above_0, at_least_0, at_least_1, probability, temperature
+from mmtune.cli.arguments import at_least_0, at_least_1
+from mmtune.cli.model_arguments import add_answering_model, add_context, add_drawing, check_answering_model
 
 if TYPE_CHECKING:
     from mmtune.chat.dialogue import Dialogue, Screen
@@ -31,9 +32,7 @@ def add(verbs: Any) -> None:
         description="Ask a model in a dialogue, once with --prompt, or all questions of a file with --questions.",
         epilog=EPILOG,
     )
-    parser.add_argument(
-        "folder", metavar="RUN", help="a run folder or a checkpoint in it; a language model; an hf-llava export"
-    )
+    add_answering_model(parser)
     parser.add_argument(
         "--adapters", nargs="+", default=[], metavar="RUN",
         help="more runs on the same base models; /adapter NAME switches among them in the dialogue",
@@ -51,7 +50,6 @@ def add(verbs: Any) -> None:
     parser.add_argument("--image-folder", metavar="FOLDER", help="of the images of --questions (the file's folder)")
     parser.add_argument("--json", action="store_true", help="print a JSON object a line for each answer")
     _add_decoding(parser)
-    _add_model(parser)
     _add_tools(parser)
     parser.set_defaults(run=run)
 
@@ -59,32 +57,9 @@ def add(verbs: Any) -> None:
 def _add_decoding(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how answers are chosen")
     group.add_argument("--max-new-tokens", type=at_least_1, default=256, metavar="N", help="the longest answer (256)")
-    group.add_argument(
-        "--temperature", type=temperature, default=0.0, metavar="T", help="0 takes the likeliest words (0)"
-    )
-    group.add_argument(
-        "--top-p", type=probability, default=1.0, metavar="P", help="when drawing: nucleus probability (1)"
-    )
-    group.add_argument(
-        "--top-k", type=at_least_0, default=0, metavar="K", help="when drawing: of the K likeliest; 0: of all (0)"
-    )
-    group.add_argument(
-        "--repetition-penalty", type=above_0, default=1.0, metavar="R", help="above 1: fewer repetitions (1)"
-    )
+    add_drawing(group)
     group.add_argument("--seed", type=at_least_0, default=0, metavar="N", help="of draws (0)")
-    group.add_argument(
-        "--context", type=at_least_1, metavar="N", help="tokens of prompt and answer (what the model was made for)"
-    )
-
-
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the model")
-    group.add_argument("--4bit", dest="is_4bit", action="store_true", help="quantize the language model to NF4")
-    group.add_argument("--llm", metavar="PATH", help="where the base language model of a run is now, if it moved")
-    group.add_argument("--vision", metavar="PATH", help="where the vision encoder of a run is now, if it moved")
-    group.add_argument(
-        "--chat-template", metavar="NAME", help="of a model that is no run (its tokenizer's own), such as chatml"
-    )
+    add_context(group)
 
 
 def _add_tools(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +116,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what does not go together, before a model loads."""
-    from mmtune.build_folder import is_model
     from mmtune.data.image_files import open_image
     from mmtune.errors import ConfigError
 
@@ -155,12 +129,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--image", "the questions of a file name their own images. Leave one of the two out.")
     if args.image_folder is not None and args.questions is None:
         raise ConfigError("--image-folder", "it is for the images of --questions. Name the image with its folder.")
-    of_runs = {"--adapters": args.adapters, "--llm": args.llm, "--vision": args.vision}
-    if not is_model(args.folder):
-        if args.chat_template is not None:
-            raise ConfigError("--chat-template", "a run knows its own template. Leave it out.")
-    elif wrong := next((option for option, value in of_runs.items() if value), None):
-        raise ConfigError(wrong, f"it is for runs, and {args.folder} is a model without a run. Leave it out.")
+    check_answering_model(args)
 
 
 def _open(args: argparse.Namespace, screen: "Screen") -> "tuple[ChatSession, AdapterSwitch | None]":

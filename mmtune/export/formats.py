@@ -14,6 +14,7 @@ from mmtune.export.output import add_facts, folder_size, prepare_output, use_def
 from mmtune.export.parity import Parity, Probe, logits_of_parts, make_probes
 from mmtune.export.source import BASES, Source, open_run, require_mergeable, unquantized_parts
 from mmtune.lookup import lookup
+from mmtune.models.device import exact_convolutions
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ def export_run(
     chosen.check(source)
     facts = {"format": format_name, "run": str(run), "dtype": str(source.dtype).removeprefix("torch.")}
     prepare_output(output, facts, overwrite=overwrite)
-    parity = _write_and_compare(source, chosen, output)
+    with exact_convolutions():
+        parity = _write_and_compare(source, chosen, output)
     if not parity.holds:
         raise CheckpointError(output, f"does not answer as {run} does: {parity}. It is kept; do not use it.")
     return parity

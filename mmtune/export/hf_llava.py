@@ -108,7 +108,7 @@ def _image_processor(transform: ImageTransform) -> LlavaImageProcessorPil:
 
 def read_back(source: Source, folder: Path, probes: list[Probe]) -> Parity:
     """Ask the export with transformers alone: its processor makes ids and pixels, its model the logits."""
-    processor: Any = transformers.AutoProcessor.from_pretrained(folder)
+    processor: Any = transformers.AutoProcessor.from_pretrained(folder, backend="pil")  # as the run resizes
     model: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=source.dtype)
     reader = f"transformers {transformers.__version__}"
 

@@ -7,6 +7,7 @@ transformers' own `sdpa`.
 """
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -155,18 +156,15 @@ def _varlen(
     sliding_window: int | None,
 ) -> torch.Tensor:
     """All samples by one kernel: float[1, T, heads, D]."""
+    attend, queries_per_key = _varlen_attn(), query.shape[1] // key.shape[1]
     rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
     window = (-1 if sliding_window is None else sliding_window - 1, 0)
-    attended = _varlen_attn()(
-        *rows,
-        ends,
-        ends,
-        longest,
-        longest,
-        scale=scaling,
-        window_size=window,
-        enable_gqa=key.shape[1] != query.shape[1],
-    )
+    grouped: dict[str, bool] = {}
+    if queries_per_key > 1 and "enable_gqa" in signature(attend).parameters:
+        grouped = {"enable_gqa": True}
+    elif queries_per_key > 1:  # torch 2.11 and before: a key for each query
+        rows[1:] = [row.repeat_interleave(queries_per_key, dim=1) for row in rows[1:]]
+    attended = attend(*rows, ends, ends, longest, longest, scale=scaling, window_size=window, **grouped)
     return attended[None]
 
 

@@ -80,3 +80,14 @@ def random_state_kept(device: torch.device) -> Iterator[None]:
         yield
     if state is not None:
         torch.mps.set_rng_state(state)
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Let convolutions of float32 compute in float32: on CUDA torch otherwise rounds their operands to TF32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -2,6 +2,9 @@
 
 import importlib.util
 import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -15,7 +18,7 @@ PLACE = "train.use_liger_kernel"
 def use_liger_kernels(llm: PreTrainedModel, device: torch.device) -> None:
     """Let a model run on Liger's kernels. Its head and loss stay: logits are made for supervised tokens alone already.
 
-    The rotary embedding is replaced for all models of this kind in the process.
+    Other models of this kind in the process stay as they are on the CPU; on CUDA they take the rotary embedding too.
 
     Args:
         llm: on its device.
@@ -33,4 +36,22 @@ def use_liger_kernels(llm: PreTrainedModel, device: torch.device) -> None:
     apply = lookup(MODEL_TYPE_TO_APPLY_LIGER_FN, llm.config.model_type, f"{PLACE}: model_type")
     known = inspect.signature(apply).parameters
     off = {name: False for name in ("cross_entropy", "fused_linear_cross_entropy") if name in known}
+    module = sys.modules[type(llm).__module__]
+    before = dict(vars(module))
     apply(model=llm, **off)
+    for name, plain in before.items():
+        # Liger also changes the module, of which models that are built later are made.
+        fast = vars(module)[name]
+        if fast is not plain:
+            setattr(module, name, _on_cuda(fast, plain) if inspect.isfunction(plain) else plain)
+
+
+def _on_cuda(fast: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of tensors that calls Liger's on CUDA and the module's own elsewhere."""
+    if plain.__module__ == __name__:  # chosen before, for another model
+        return plain
+
+    def chosen(tensor: torch.Tensor, *others: Any, **named: Any) -> Any:
+        return (fast if tensor.is_cuda else plain)(tensor, *others, **named)
+
+    return chosen

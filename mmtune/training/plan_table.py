@@ -51,6 +51,8 @@ def _peak_table(plan: Plan) -> str:
             rows.append((label, in_gib(size)))
     rows.append(("all", in_gib(plan.total)))
     where = " on each device" if plan.target.spread.num_devices > 1 else ""
+    if plan.held.main_memory:
+        rows.append(("beside it, in the machine's memory", in_gib(plan.held.main_memory)))
     return _table((f"at the peak of a step{where}", "GiB"), rows, left=(0,))
 
 
@@ -136,6 +138,7 @@ def plan_values(plan: Plan) -> dict[str, Any]:
         "blocks": plan.num_blocks,
         "peak_bytes": dict(plan.components),
         "total_bytes": plan.total,
+        "main_memory_bytes": plan.held.main_memory,
         "fits": plan.fits,
         "estimated": True,
     }

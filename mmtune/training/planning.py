@@ -23,6 +23,8 @@ from mmtune.training.start_table import WIDTH
 from mmtune.training.steps import FEW_STEPS
 from mmtune.training.zero import spread_of_run
 
+ESTIMATED = " (estimated)"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -156,7 +158,7 @@ def report_lines(report: Report) -> list[str]:
     several = f"{number} x " if number > 1 else ""
     how = f", {plan.target.spread.name}" if number > 1 else ""
     lines = [f"plan for {several}{plan.target.name}{how}; shapes of {', '.join(report.sources)}"]
-    lines += ["", plan_table(plan), "", verdict(plan) + _estimated(plan)]
+    lines += ["", plan_table(plan), "", verdict(plan) + ESTIMATED]
     lines += [f"because {report.reason}"] if report.reason else []
     lines += _advice_lines(report)
     lines += ["", batch_line(plan, report.rows is not None), checkpointing_line(plan)]
@@ -169,7 +171,7 @@ def report_lines(report: Report) -> list[str]:
 def short_lines(report: Report) -> list[str]:
     """Return the report without its tables: whether it fits and what to change, steps, disk and time."""
     plan = report.plan
-    lines = [verdict(plan) + _estimated(plan), *([f"because {report.reason}"] if report.reason else [])]
+    lines = [verdict(plan) + ESTIMATED, *([f"because {report.reason}"] if report.reason else [])]
     lines += [line for line in _advice_lines(report) if line]
     lines += [batch_line(plan, report.rows is not None), *_steps_lines(report), _disk_line(report)]
     lines += ["time: not known; --probe runs the longest batch here"] if report.probe is None else _time_lines(report)
@@ -182,10 +184,6 @@ def _wrapped(line: str) -> list[str]:
         return [line]
     options = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
     return textwrap.wrap(line, WIDTH, **options) or [""]  # type: ignore[arg-type]
-
-
-def _estimated(plan: Plan) -> str:
-    return " (estimated: not yet compared with a GPU)" if plan.target.kind == "cuda" else " (estimated)"
 
 
 def _advice_lines(report: Report) -> list[str]:

@@ -88,9 +88,11 @@ def plan_of_run(
     spread = spread_of_run(config.train, num_processes(), model.config.hidden_size)
     target = replace(target_here(model.device, str(model.device)), spread=spread)
     try:
+        # Liger's kernels cannot be followed: they read memory, and a plan's tensors have none.
+        followed = planned_model(config, model.device.type).model if config.train.use_liger_kernel else model
         plan = make_plan(
             config,
-            model,
+            followed,
             largest_batch(config, rows),
             target,
             is_joined=collator is collate_joined,

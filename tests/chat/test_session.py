@@ -40,7 +40,7 @@ def test_pieces_are_the_answer(session):
         assert not any("\ufffd" in piece for piece in pieces)
 
 
-@pytest.mark.parametrize("temperature", [0.0, 2.0])
+@pytest.mark.parametrize("temperature", [0.0, 2.0, 2])
 def test_an_answer_is_the_same_where_it_is_told_token_by_token(parts, temperature):
     decoding, found = Decoding(max_new_tokens=12, temperature=temperature), []
     for tell in (None, found.append):

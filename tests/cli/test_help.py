@@ -18,6 +18,7 @@ VERBS = [
         "run",
         "identity",
         "chat",
+        "serve",
         "compare",
         "eval",
         "merge",

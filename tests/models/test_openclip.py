@@ -1,4 +1,4 @@
-"""Runs `openclip_checks.py` in a process of its own, where open_clip, timm and torchvision can be imported.
+"""Runs checks in a process of its own, where open_clip, timm and torchvision can be imported.
 
 They are put into a folder once, without what they need: a default install would bring another torch.
 """
@@ -28,9 +28,20 @@ def packages(pytestconfig):
     return folder
 
 
-@pytest.mark.slow
-def test_open_clip_towers(packages):
+def run_there(packages, *what):
     paths = os.pathsep.join([str(ROOT), str(packages)])
-    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CHECKS)]
+    run = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *what]
     done = subprocess.run(run, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_open_clip_towers(packages):
+    run_there(packages, str(CHECKS))
+
+
+@pytest.mark.slow
+def test_an_export_is_compared_with_the_pixels_of_the_run_where_torchvision_would_resize(packages):
+    held = "a_standardized_and_a_linear_projector or the_image_token"
+    assert "2 passed" in run_there(packages, "tests/export/test_hf_llava.py", "-k", held)

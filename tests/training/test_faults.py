@@ -349,8 +349,9 @@ def send(number, when):
     return when_there(when, lambda: os.kill(os.getpid(), number))
 
 
-@pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("number", "code", "name", "workers"), [(signal.SIGINT, 130, "Ctrl-C", 2), (signal.SIGTERM, 143, "SIGTERM", 0)]
+)
 def test_a_signal_saves_and_ends_the_run(workspace, capsys, number, code, name, workers):
     changes = (*LONG, "train.save_steps=7", f"train.dataloader_num_workers={workers}")
     assert train(*changes, "train.output_dir=runs/straight") == 0

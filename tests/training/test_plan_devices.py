@@ -76,6 +76,17 @@ def test_the_settings_of_deepspeed_are_read():
     assert spread_of(8, None, 64) == Spread(8)
 
 
+def test_what_is_offloaded_is_said_beside_the_peak(workspace, capsys):
+    offload = (*SEVERAL, "train.deepspeed=zero2_offload", "model.llm.dtype=bfloat16", "train.optim=adamw_torch")
+    found = planned(capsys, *offload)
+    trained = sum(part["trained"] for part in found["parts"].values())
+    assert found["main_memory_bytes"] >= trained * 12 // 4  # a quarter of weights and two states in float32
+    assert not found["peak_bytes"]["optimizer"]
+    assert main(["plan", "finetune.yaml", "train.device=auto", *offload]) == 0
+    assert "beside it, in the machine's memory" in capsys.readouterr().out
+    assert planned(capsys, *SEVERAL)["main_memory_bytes"] == 0
+
+
 @pytest.mark.parametrize("changes", [(), ("train.global_batch_size=16", "train.gradient_accumulation_steps=1")])
 def test_steps_are_those_of_a_run_of_as_many_processes(workspace, capsys, monkeypatch, changes):
     found = planned(capsys, "--gpus", "4", "train.num_train_epochs=40", "train.gradient_accumulation_steps=2", *changes)

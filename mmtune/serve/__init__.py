@@ -1,0 +1,1 @@
+"""Models for programs and browsers: one worker that answers, an API of OpenAI's form. Training lives elsewhere."""
