@@ -1,16 +1,15 @@
 """How a config file and overrides become a checked config (`schema.py`). No torch import: `--help` stays instant."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException, ValidationError
+from omegaconf.errors import OmegaConfBaseException
 
+from mmtune.config_words import dataclass_in, in_words, key_path, require_plain_entries, shown, value_error
 from mmtune.errors import ConfigError
 from mmtune.lookup import lookup, nearest
 from mmtune.other_words import OTHER_WORDS, WORDS_WITHOUT_KEY
@@ -22,6 +21,8 @@ from mmtune.schema_stream import wrong_streams
 from mmtune.schema_train import set_accumulation, wrong_training
 from mmtune.schema_tune import cannot_pack
 from mmtune.shipped import find_config
+
+T = TypeVar("T")
 
 
 def load_config(name_or_path: Path | str, overrides: Sequence[str] = (), verb: str | None = None) -> Config:
@@ -72,19 +73,38 @@ def config_from_values(given: dict[str, Any], place: str = "config", verb: str |
     """
     verb = fitting_verb(given) if verb is None else verb
     check_keys(given, Config, place)
-    defaults = _defaults_for(verb, given)
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), defaults, given)
-        missing = sorted(OmegaConf.missing_keys(merged))
-        config = None if missing else OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        raise _value_error(error, given, place) from None
-    if missing:
-        raise ConfigError(place, f"'{missing[0]}' is not set. Set it in the file or as {missing[0]}=VALUE.")
-    assert isinstance(config, Config)
+    config = _typed(given, Config, place, _defaults_for(verb, given))
     _check_values(config, verb, place)
     set_accumulation(config)
     return config
+
+
+def typed_values(given: dict[str, Any], schema: type[T], place: str) -> T:
+    """Return plain values as a dataclass.
+
+    Args:
+        given: keys and their values.
+        schema: the dataclass.
+        place: where they came from, for messages.
+
+    Raises:
+        ConfigError: a key is unknown, a value has the wrong type or is missing.
+    """
+    check_keys(given, schema, place)
+    return _typed(given, schema, place, {})
+
+
+def _typed(given: dict[str, Any], schema: type[T], place: str, defaults: dict[str, Any]) -> T:
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), defaults, given)
+        missing = sorted(OmegaConf.missing_keys(merged))
+        typed: Any = None if missing else OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise value_error(error, given, schema, place) from None
+    if missing:
+        raise ConfigError(place, f"'{missing[0]}' is not set. Set it in the file or as {missing[0]}=VALUE.")
+    assert isinstance(typed, schema)
+    return typed
 
 
 def to_values(config: Config) -> dict[str, Any]:
@@ -153,13 +173,8 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
             raise ConfigError(f"command line: {key}", message) from None
 
 
-def _key_path(key: str) -> list[str]:
-    """Split `data.train[0].path` into its names."""
-    return key.replace("[", ".").replace("]", "").split(".")
-
-
 def _set(values: Any, key: str, value: Any) -> None:
-    *parents, last = _key_path(key)
+    *parents, last = key_path(key)
     for name in parents:
         if isinstance(values, list):
             values = values[int(name)]
@@ -185,17 +200,18 @@ def check_keys(given: Any, schema: Any, place: str, prefix: str = "") -> None:
     for key, value in given.items():
         if key not in hints:
             raise ConfigError(place, _unknown_key(str(key), prefix, hints))
-        inner = _dataclass_in(hints[key])
+        require_plain_entries(hints[key], value, place, f"{prefix}{key}")
+        inner = dataclass_in(hints[key])
         if inner is None or value is None:
             continue
         if isinstance(value, list) != (get_origin(hints[key]) is list):
-            raise ConfigError(place, f"'{prefix}{key}' must be {_in_words(hints[key])} (got {_shown(value)}).")
+            raise ConfigError(place, f"'{prefix}{key}' must be {in_words(hints[key])} (got {shown(value)}).")
         items = value if isinstance(value, list) else [value]
         for number, item in enumerate(items):
             name = f"{prefix}{key}[{number}]." if isinstance(value, list) else f"{prefix}{key}."
             if not isinstance(item, dict):
-                wanted = _in_words(inner if isinstance(value, list) else hints[key])
-                raise ConfigError(place, f"'{name[:-1]}' must be {wanted} (got {_shown(item)}).")
+                wanted = in_words(inner if isinstance(value, list) else hints[key])
+                raise ConfigError(place, f"'{name[:-1]}' must be {wanted} (got {shown(item)}).")
             check_keys(item, inner, place, name)
 
 
@@ -206,14 +222,6 @@ def _unknown_key(key: str, prefix: str, hints: dict[str, Any]) -> str:
         return f"unknown key '{prefix}{key}'. {WORDS_WITHOUT_KEY[key]}"
     close = nearest(key, hints).replace("Did you mean '", f"Did you mean '{prefix}")
     return f"unknown key '{prefix}{key}'.{close}" + ("" if close else f" Known: {', '.join(hints)}.")
-
-
-def _dataclass_in(hint: Any) -> Any:
-    options = [hint, *get_args(hint)]
-    return next(
-        (option for option in options if get_origin(option) is None and dataclasses.is_dataclass(option)),
-        None,
-    )
 
 
 def _defaults_for(verb: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -237,40 +245,6 @@ def _defaults_for(verb: str, given: dict[str, Any]) -> dict[str, Any]:
     if is_blind or (verb == "sft" and model.get("init_from") is None):  # a new projector trains
         defaults["model"].pop("projector", None)
     return defaults
-
-
-def _value_error(error: OmegaConfBaseException, given: dict[str, Any], place: str) -> ConfigError:
-    key = error.full_key or ""
-    if not isinstance(error, ValidationError) or not key:
-        reason = str(error.msg or error).splitlines()[0].rstrip(".")
-        return ConfigError(place, f"'{key}' has a wrong value: {reason}. Mend the value.")
-    hint: Any = Config
-    value: Any = given
-    for name in _key_path(key):
-        hint = get_args(hint)[0] if get_origin(hint) is list else get_type_hints(_dataclass_in(hint))[name]
-        value = value[int(name) if isinstance(value, list) else name]
-    return ConfigError(place, f"'{key}' must be {_in_words(hint)} (got {_shown(value)}).")
-
-
-KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
-
-
-def _in_words(hint: Any) -> str:
-    """Say what a type hint allows, such as `a whole number or null`."""
-    if hint in KINDS:
-        return KINDS[hint]
-    if dataclasses.is_dataclass(hint):
-        keys = list(get_type_hints(hint))
-        return f"a section with keys such as {', '.join(keys[:4])}"
-    if get_origin(hint) is Literal:
-        return " or ".join(map(str, get_args(hint)))
-    if get_origin(hint) is list:
-        return "a list" if (inner := _dataclass_in(hint)) is None else f"a list, each entry {_in_words(inner)}"
-    return "a mapping of keys" if get_origin(hint) is dict else " or ".join(map(_in_words, get_args(hint)))
-
-
-def _shown(value: Any) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False)
 
 
 def _check_values(config: Config, verb: str, place: str) -> None:

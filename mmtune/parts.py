@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mmtune.conversation import Conversation, Sample
 from mmtune.data.conversation_dataset import ConversationDataset
 from mmtune.data.dialogue import check_conversation
-from mmtune.data.encode import encode
+from mmtune.data.encode import control_ids, encode
 from mmtune.data.images import ImageTransform
 from mmtune.data.template import ChatTemplate
 from mmtune.errors import DataError
@@ -19,6 +20,8 @@ from mmtune.run_folder import PREPROCESSOR_FILE, TOKENIZER_FOLDER, write_json
 @dataclass
 class Parts:
     """All that chat, training and evaluation need of a model.
+
+    Tokenizer and template stay as they are: the ids that end an answer are found once.
 
     Attributes:
         model: on its device.
@@ -36,6 +39,26 @@ class Parts:
     def num_image_tokens(self) -> int:
         """How many ids an image takes; 0 for text models."""
         return 0 if self.model.vision is None else self.model.vision.num_tokens
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """The ids that end an answer: the tokenizer's EOS and the template's stop tokens."""
+        stops = [control_ids(text, self.tokenizer) for text in self.template.stop]
+        assert all(len(ids) == 1 for ids in stops), "a stop text must be one token"
+        return frozenset({self.tokenizer.eos_token_id, *(ids[0] for ids in stops)} - {None})
+
+    @cached_property
+    def mark_ids(self) -> frozenset[int]:
+        """The ids of marks in the template that the tokenizer does not call special.
+
+        A mark begins and ends with no letter, such as `<eoa>`: vocabularies have plain words among their added tokens.
+        """
+        marks, literals = set(), self.template.literals
+        for number, token in self.tokenizer.added_tokens_decoder.items():
+            text = token.content.strip()
+            if not token.special and text and text in literals and not (text[0].isalnum() or text[-1].isalnum()):
+                marks.add(number)
+        return frozenset(marks)
 
     def save_readers(self, folder: Path) -> None:
         """Write what makes ids and pixels into a run folder: tokenizer, and image transform of a model that sees."""

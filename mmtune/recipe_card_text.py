@@ -6,8 +6,9 @@ from typing import Any
 import yaml
 
 from mmtune.data.arrow_records import HUB_PREFIX
+from mmtune.evaluate.report_markdown import score_table
 from mmtune.evaluate.scores import ALL_GROUPS, OWN_CONDITIONS
-from mmtune.markdown import inline
+from mmtune.markdown import inline, table
 
 SETTINGS = (
     ("model", "llm", "chat_template"),
@@ -15,6 +16,8 @@ SETTINGS = (
     ("model", "llm", "tune"),
     ("model", "adapter"),
     ("model", "projector", "kind"),
+    ("model", "vision", "source"),
+    ("model", "vision", "name"),
     ("model", "vision", "tune"),
     ("model", "init_from"),
     ("data", "max_length"),
@@ -34,6 +37,10 @@ SETTINGS = (
 LIBRARIES = {"hf-llava": "transformers", "merged": "transformers", "adapter": "peft", "gguf": "gguf"}
 """Format of an export -> `library_name` of the hub."""
 NUM_LOSSES = 6
+SCORED = (
+    "whole answers, compared with the references; 95 % intervals (Wilson). Blank and swapped are the last model with an"
+    " image of one colour and with that of another question."
+)
 
 
 def card_text(card: dict[str, Any], *, has_plots: bool) -> str:
@@ -54,7 +61,7 @@ def card_text(card: dict[str, Any], *, has_plots: bool) -> str:
         *_section("Sample answers", _samples(card)),
         *_section("Exports", _exports(card)),
         *_section("Steps", _steps(card)),
-        *_section("Versions", [_table(("library", "version"), list(card["versions"].items()))]),
+        *_section("Versions", [table(("library", "version"), list(card["versions"].items()))]),
     ]
     front = yaml.safe_dump(front_matter(card), sort_keys=False, allow_unicode=True)
     return f"---\n{front}---\n\n" + "\n\n".join(sections) + "\n"
@@ -118,7 +125,7 @@ def _opening(card: dict[str, Any]) -> str:
 
 def _base_models(card: dict[str, Any]) -> list[str]:
     rows = [(model["part"], model["name"], model["hash"][:16]) for model in card["base_models"]]
-    return [_table(("part", "name", "hash of samples"), rows)]
+    return [table(("part", "name", "hash of samples"), rows)]
 
 
 def _data(card: dict[str, Any]) -> Iterator[str]:
@@ -131,11 +138,11 @@ def _data(card: dict[str, Any]) -> Iterator[str]:
             number, of = training["num_skipped"], training["data"].get("num_records")
             left_out.append(f"{inline(training['step'])} left out {number:,} of {_number(of)} records, such as:")
             left_out.append("\n".join(f"- {inline(e['place'])}: {inline(e['reason'])}" for e in training["skipped"]))
-    yield _table(("training", "source", "records", "left out", "samples an epoch", "hash"), rows)
+    yield table(("training", "source", "records", "left out", "samples an epoch", "hash"), rows)
     yield from left_out or (["No record was left out."] if rows else [])
     checks = [(e["step"], *(_number(e[key]) for key in list(e)[1:])) for e in card["checks"]]
     titles = ("checked for", "records", "bad", "samples", "cut", "images", "warnings")
-    yield _table(titles, checks)
+    yield table(titles, checks)
 
 
 def _training(card: dict[str, Any], has_plots: bool) -> Iterator[str]:
@@ -151,7 +158,7 @@ def _training(card: dict[str, Any], has_plots: bool) -> Iterator[str]:
         values = [_at(training["config"], keys) for training in trainings]
         if any(value is not None for value in values):
             rows.append((".".join(keys), *("" if value is None else _short(value) for value in values)))
-    yield _table(("", *(training["step"] for training in trainings)), rows)
+    yield table(("", *(training["step"] for training in trainings)), rows)
     for training in trainings:
         yield from _curves(training, has_plots)
 
@@ -172,7 +179,7 @@ def _curves(training: dict[str, Any], has_plots: bool) -> Iterator[str]:
         if points:
             shown = thinned(points, NUM_LOSSES)
             losses = ["" if loss is None else f"{loss:.4f}" for _, loss in shown]
-            yield _table((f"{name}, step", *(str(step) for step, _ in shown)), [(what, *losses)])
+            yield table((f"{name}, step", *(str(step) for step, _ in shown)), [(what, *losses)])
     if training["best"]:
         best = training["best"]
         yield f"Best of {inline(name)}: {inline(_short(best))}."
@@ -180,14 +187,13 @@ def _curves(training: dict[str, Any], has_plots: bool) -> Iterator[str]:
 
 def _scores(card: dict[str, Any]) -> Iterator[str]:
     for report in card["scores"]:
-        rows = [
-            (row["set"], row["group"], row["model"], row["condition"], f"{row['correct']} of {row['total']}",
-             f"{row['rate']:.1%}", f"{row['low']:.1%} to {row['high']:.1%}")
-            for row in sorted(report["rows"], key=lambda row: (row["set"], row["group"] == ALL_GROUPS, row["group"]))
-        ]  # fmt: skip
+        rows = report["rows"]
         if rows:
-            yield f"{inline(report['title'])}: whole answers, compared with the references."
-        yield _table(("set", "group", "model", "shown", "right", "share", "95 % interval"), rows)
+            yield f"{inline(report['title'])}: {SCORED}"
+        for name in dict.fromkeys(row["set"] for row in rows):
+            of_set = [row for row in rows if row["set"] == name]
+            yield f"### {inline(name)}, {max(row['total'] for row in of_set)} questions"
+            yield score_table(of_set, {row["model"]: row["model"] for row in rows})
 
 
 def _benchmarks(card: dict[str, Any]) -> list[str]:
@@ -199,7 +205,7 @@ def _benchmarks(card: dict[str, Any]) -> list[str]:
             value = f"{row['value']:.1%}" if is_share else f"{row['value']:,.2f}"
             interval = f"{row['low']:.1%} to {row['high']:.1%}" if is_share else ""
             rows.append((report["title"], report["of"], row["metric"], value, interval, asked))
-    return [_table(("benchmark", "of", "figure", "value", "95 % interval", "questions asked"), rows)]
+    return [table(("benchmark", "of", "figure", "value", "95 % interval", "questions asked"), rows)]
 
 
 def _samples(card: dict[str, Any]) -> Iterator[str]:
@@ -214,7 +220,7 @@ def _samples(card: dict[str, Any]) -> Iterator[str]:
 
 def _exports(card: dict[str, Any]) -> list[str]:
     rows = [(e["step"], e["format"], e["run"], e["dtype"], e.get("parity", "")) for e in card["exports"]]
-    return [_table(("step", "format", "of", "dtype", "compared with the run"), rows)]
+    return [table(("step", "format", "of", "dtype", "compared with the run"), rows)]
 
 
 def _steps(card: dict[str, Any]) -> list[str]:
@@ -222,16 +228,7 @@ def _steps(card: dict[str, Any]) -> list[str]:
         (step["name"], step["verb"], step["finished"], (step["inputs"] or "")[:16], (step["weights"] or "")[:16])
         for step in card["steps"]
     ]
-    return [_table(("step", "verb", "finished", "hash of inputs", "hash of weights"), rows)]
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Return a table, or nothing where it has no rows."""
-    if not rows:
-        return ""
-    lines = [titles, ["---"] * len(titles), *rows]
-    texts = [[cell if line is lines[1] else inline(str(cell)) for cell in line] for line in lines]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in texts)
+    return [table(("step", "verb", "finished", "hash of inputs", "hash of weights"), rows)]
 
 
 def _number(value: Any) -> str:

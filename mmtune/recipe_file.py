@@ -7,12 +7,15 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from mmtune.config import apply_overrides, config_from_values, read_yaml
+from mmtune.config import apply_overrides, config_from_values, read_yaml, typed_values
 from mmtune.errors import ConfigError
 from mmtune.lookup import lookup
-from mmtune.recipe_steps import CHECK, VERBS, typed_values
+from mmtune.recipe_steps import CHECK, VERBS
 from mmtune.schema import VERB_DEFAULTS
 from mmtune.shipped import find_config
+
+OWN_FOLDER = "runs/RECIPE"
+"""In a path of a recipe: its own folder, whatever its file is called."""
 
 
 @dataclass
@@ -73,14 +76,20 @@ def read_steps(values: dict[str, Any], place: Path | str, folder: Path, override
     _check_steps(recipe, place)
     configs = {step.name: _step_values(step, folder) for step in recipe.steps}
     _apply_step_overrides(configs, overrides)
+    configs = {name: _with_own_folder(values, folder) for name, values in configs.items()}
     for step in recipe.steps:
         if step.verb == CHECK:
             configs[step.name] = _configs_to_check(step, configs[step.name], recipe, configs)
         elif step.verb in VERB_DEFAULTS:
             config_from_values(configs[step.name], f"step {step.name}", step.verb)
         else:
-            typed_values(configs[step.name], VERBS[step.verb].keys, step.verb)
-    return [Step(step.name, step.verb, configs[step.name], (*step.needs,), folder / step.name) for step in recipe.steps]
+            typed_values(configs[step.name], VERBS[step.verb].keys, f"step {step.name}")
+    steps = [
+        Step(step.name, step.verb, configs[step.name], (*step.needs,), folder / step.name) for step in recipe.steps
+    ]
+    for each in steps:
+        _require_own_needs(each, folder)
+    return steps
 
 
 def _check_steps(recipe: RecipeConfig, path: Path | str) -> None:
@@ -116,6 +125,34 @@ def _step_values(step: StepConfig, folder: Path) -> dict[str, Any]:
         values.setdefault("train", {})["output_dir"] = str(folder / step.name)
     apply_overrides(values, list(step.overrides))
     return values
+
+
+def _with_own_folder(value: Any, folder: Path) -> Any:
+    """Return keys and values whose paths in `runs/RECIPE` lead into the folder of the recipe."""
+    if isinstance(value, dict):
+        return {key: _with_own_folder(entry, folder) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_with_own_folder(entry, folder) for entry in value]
+    is_own = isinstance(value, str) and (value == OWN_FOLDER or value.startswith(f"{OWN_FOLDER}/"))
+    return f"{folder.as_posix()}{value.removeprefix(OWN_FOLDER)}" if is_own else value
+
+
+def _require_own_needs(step: Step, folder: Path) -> None:
+    """Hold that a step does not read from another recipe what it needs of this one, as a copied recipe would.
+
+    Raises:
+        ConfigError: it does, and reads nothing of its own recipe's step.
+    """
+    root = folder.resolve()
+    read = [(path, Path(path).resolve()) for path in VERBS[step.verb].reads(step.values)]
+    for need in step.needs:
+        if any(place.is_relative_to(root / need) for _, place in read):
+            continue
+        for path, place in read:
+            others = place.relative_to(root.parent).parts[1:2] if place.is_relative_to(root.parent) else ()
+            if others == (need,):
+                message = f"needs step '{need}' of this recipe, and reads {path}, which is that of another one."
+                raise ConfigError(f"step {step.name}", f"{message} Write {OWN_FOLDER}/{need} for what this one makes.")
 
 
 def _apply_step_overrides(configs: dict[str, dict[str, Any]], overrides: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from mmtune.data.arrow_records import HUB_PREFIX
 from mmtune.data.mixing import path_and_limit
-from mmtune.data.records import SHARDS
 from mmtune.data.source_key import source_key
 from mmtune.durable import written_beside
 from mmtune.errors import CheckpointError, DataError
@@ -114,8 +113,6 @@ def _content(path: str) -> str | None:
     try:
         if (place / MANIFEST_FILE).is_file():
             return file_hash(place / MANIFEST_FILE)
-        if place.is_file() and place.suffix.lower() not in SHARDS:
-            return file_hash(place)
         if place.is_dir():
             stamps = [(path.name, path.stat()) for path in sorted(place.iterdir()) if path.is_file()]
             return value_hash([[name, status.st_size, status.st_mtime_ns] for name, status in stamps])

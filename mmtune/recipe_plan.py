@@ -1,7 +1,7 @@
 """`mmtune run --dry-run`: what a recipe would do now, and what its trainings need. Nothing runs, nothing is written."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,10 @@ def plan_recipe(
         state = state_of(step, inputs_of(step))
         waits_for = tuple(other.step.name for other in planned if other.runs and _reads(step, other.step))
         missing = tuple(name for _, name in missing_inputs([step], folder))
-        plan = None
-        if step.trains and (state.kind != "complete" or waits_for):
-            plan = _plan(step, gpu_memory, probes)
-        planned.append(PlannedStep(step, state, waits_for, missing, plan))
+        entry = PlannedStep(step, state, waits_for, missing, None)
+        if step.trains and entry.runs:
+            entry = replace(entry, plan=_plan(step, gpu_memory, probes))
+        planned.append(entry)
     return planned
 
 

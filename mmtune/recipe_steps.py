@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING
 from rich.console import Console
 
-from mmtune.config import check_keys, config_from_values
+from mmtune.config import config_from_values, typed_values
 from mmtune.errors import ConfigError
 from mmtune.recipe_identity import CompareIdentityConfig, IdentityConfig, compare_identity, make_data
 from mmtune.recipe_models import EvalConfig, ExportConfig, MergeConfig, evaluate, export, merge
@@ -158,17 +157,14 @@ def _export(values: dict[str, Any], folder: Path, verb: str) -> None:
 
 
 def _data_of(values: dict[str, Any]) -> list[str]:
-    data = values.get("data") or {}
-    return [source["path"] for source in (*(data.get("train") or []), *(data.get("validation") or []))]
+    data = values["data"]
+    return [source["path"] for source in (*data["train"], *data.get("validation", []))]
 
 
 def _read_by_training(values: dict[str, Any]) -> list[str]:
-    model = values.get("model") or {}
-    return [
-        *([model["init_from"]] if model.get("init_from") else []),
-        *(model.get("stack_on") or []),
-        *_data_of(values),
-    ]
+    model = values["model"]
+    start = [model["init_from"]] if model.get("init_from") else []
+    return [*start, *model.get("stack_on", []), *_data_of(values)]
 
 
 def _read_by_check(values: dict[str, Any]) -> list[str]:
@@ -177,26 +173,29 @@ def _read_by_check(values: dict[str, Any]) -> list[str]:
 
 
 def _read_by_compare(values: dict[str, Any]) -> list[str]:
-    from mmtune.evaluate.compare import BASE
-
-    models = [name for name in values.get("models") or [] if name != BASE]
-    return [*models, *(values.get("questions") or {}).values()]
+    return [*_runs_of(values), *values["questions"].values()]
 
 
 def _read_by_compare_identity(values: dict[str, Any]) -> list[str]:
-    return [*_read_by_compare(values), *([values["data"]] if "data" in values else [])]
+    return [*_runs_of(values), values["data"]]
+
+
+def _runs_of(values: dict[str, Any]) -> list[str]:
+    from mmtune.evaluate.compare import BASE
+
+    return [name for name in values["models"] if name != BASE]
 
 
 def _read_by_merge(values: dict[str, Any]) -> list[str]:
-    return [*(values.get("runs") or [])]
+    return [*values["runs"]]
 
 
 def _read_by_eval(values: dict[str, Any]) -> list[str]:
-    return [values[key] for key in ("run", "data") if key in values]
+    return [values["run"], values["data"]]
 
 
 def _read_by_export(values: dict[str, Any]) -> list[str]:
-    return [values["run"]] if "run" in values else []
+    return [values["run"]]
 
 
 def _nothing(values: dict[str, Any]) -> list[str]:
@@ -210,7 +209,7 @@ class Verb:
     Attributes:
         run: does it, given the keys of the step, its folder and the verb. Called again after it was interrupted. It
             ends with a manifest.
-        reads: returns the paths whose content decides its output, given its keys.
+        reads: returns the paths whose content decides its output, given its keys, which `read_steps` has checked.
         keys: a dataclass of its keys; None of a training, which has those of a config, and of `check`.
     """
 
@@ -234,12 +233,3 @@ VERBS: dict[str, Verb] = {
     "eval": Verb(_eval, _read_by_eval, EvalConfig),
     "export": Verb(_export, _read_by_export, ExportConfig),
 }
-
-
-def typed_values(values: dict[str, Any], schema: Any, place: str) -> Any:
-    """Return plain values as a dataclass, its keys and types checked."""
-    check_keys(values, schema, place)
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
-    except OmegaConfBaseException as error:
-        raise ConfigError(place, f"{str(error).splitlines()[0]}. Mend the value.") from None

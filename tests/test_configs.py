@@ -61,6 +61,18 @@ def test_a_recipe_and_all_keys_of_its_steps_fit_the_schema(name):
                 assert path.relative_to(folder).parts[0] in step.needs or step.verb == CHECK
 
 
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_copied_recipe_reads_what_it_makes_itself(name, desk):
+    """No step of a copy under another name leads into the folder of the first, and those that need one read it."""
+    assert main(["configs", "copy", name, "copied.yaml"]) == 0
+    folder = recipe_folder(Path("copied.yaml"))
+    for step in read_steps(read_yaml("copied.yaml"), "copied.yaml", folder):
+        paths = [Path(path) for path in VERBS[step.verb].reads(step.values)]
+        assert all(path.is_relative_to(folder) for path in paths if path.parts[0] == "runs")
+        for need in step.needs:
+            assert any(path.is_relative_to(folder / need) for path in paths) or step.verb == "compare"
+
+
 def test_the_settings_of_deepspeed_are_listed_and_copied_too(desk, capsys):
     assert main(["configs", "list", "-p", "deepspeed"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]

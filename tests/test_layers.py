@@ -23,6 +23,7 @@ FOUNDATION = {
     "torchvision_ops",
     "cache",
     "markdown",
+    "plain_text",
     "logs",
 }
 BUILT = FOUNDATION | {
@@ -37,6 +38,7 @@ BUILT = FOUNDATION | {
     "same_models",
     "parts",
     "config",
+    "config_words",
     "schema",
     "schema_check",
     "schema_evaluation",
@@ -57,6 +59,7 @@ MAY_IMPORT = {
     "durable": {"errors"},
     "sizes": set(),
     "markdown": set(),
+    "plain_text": set(),
     "cache": set(),
     "progress": {"logs"},
     "logs": {"errors", "lookup", "processes"},
@@ -74,7 +77,9 @@ MAY_IMPORT = {
     "schema_stream": {"schema"},
     "schema_train": {"schema"},
     "other_words": set(),
+    "config_words": {"errors"},
     "config": {
+        "config_words",
         "errors",
         "lookup",
         "schema",

@@ -17,8 +17,8 @@ __all__ = ["models", "workspace"]
 
 
 @pytest.fixture
-def short(workspace):
-    """A recipe of two trainings that has run."""
+def recipe(workspace):
+    """A recipe of two trainings, `short.yaml`."""
     steps = [
         {"name": "check", "verb": "check", "config": {"steps": ["pretrain"]}},
         {"name": "pretrain", "verb": "pretrain", "config": "pretrain.yaml", "overrides": ["train.max_steps=2"]},
@@ -31,8 +31,14 @@ def short(workspace):
         },
     ]
     Path("short.yaml").write_text(yaml.safe_dump({"steps": steps}))
-    assert main(["run", "short.yaml"]) == 0
     return Path("runs/short")
+
+
+@pytest.fixture
+def short(recipe):
+    """The same, and it has run."""
+    assert main(["run", "short.yaml"]) == 0
+    return recipe
 
 
 def mistake(capsys, *argv):
@@ -171,6 +177,20 @@ def test_bad_data_stops_at_the_check_and_mended_data_goes_on(short, capsys):
     assert main(["run", "short.yaml"]) == 0
 
 
+@pytest.mark.parametrize(("key", "broken"), [("train", "captions.json"), ("validation", "held.json")])
+def test_a_check_stops_where_nothing_is_left_to_train_or_to_measure(recipe, capsys, key, broken):
+    """Good records of the one do not hide that the other has none."""
+    shutil.copy("captions.json", "held.json")
+    records = [record | {"conversations": []} for record in json.loads(Path(broken).read_text())]
+    Path(broken).write_text(json.dumps(records))
+    keys = ["pretrain.data.validation=[{path: held.json}]", "pretrain.data.on_bad_record=skip"]
+    assert mistake(capsys, *keys) == (
+        f"mmtune: runs/short/check/pretrain.jsonl: no sample is left of the 10 records of data.{key}."
+        " Mend what is listed there."
+    )
+    assert not (recipe / "pretrain").exists()
+
+
 def test_what_a_late_step_misses_is_said_before_the_first_runs(workspace, capsys):
     write_recipe()
     Path("questions.json").unlink()
@@ -193,11 +213,27 @@ def test_what_a_late_step_misses_is_said_before_the_first_runs(workspace, capsys
         ("{steps: 3}", "step check: 'steps' is a list of trainings (got 3). Known: pretrain, finetune."),
     ],
 )
-def test_a_check_is_for_trainings_of_the_recipe(short, capsys, config, words):
+def test_a_check_is_for_trainings_of_the_recipe(recipe, capsys, config, words):
     recipe = yaml.safe_load(Path("short.yaml").read_text())
     recipe["steps"][0]["config"] = yaml.safe_load(config)
     Path("short.yaml").write_text(yaml.safe_dump(recipe))
     assert words in mistake(capsys)
+
+
+def test_a_copy_that_reads_the_steps_of_its_original_is_refused(recipe, capsys):
+    text = Path("short.yaml").read_text()
+    Path("other.yaml").write_text(text)
+    assert main(["run", "other.yaml"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "mmtune: step finetune: needs step 'pretrain' of this recipe, and reads runs/short/pretrain, which is that of"
+        " another one. Write runs/RECIPE/pretrain for what this one makes."
+    )
+    Path("other.yaml").write_text(text.replace("runs/short/", "runs/RECIPE/"))
+    (planned,) = [entry for entry in plan_recipe("other.yaml") if entry.step.name == "finetune"]
+    assert planned.step.values["model"]["init_from"] == "runs/other/pretrain"
+    assert planned.waits_for == ("pretrain",)
+    changed = ["finetune.model.init_from=runs/RECIPE/check"]
+    assert plan_recipe("other.yaml", changed)[2].step.values["model"]["init_from"] == "runs/other/check"
 
 
 def test_one_process_at_a_time_runs_a_recipe(short, capsys):

@@ -73,6 +73,8 @@ def test_the_page_is_a_model_card_of_the_hub(made):
     text = page.text
     for title in ("Data", "Training", "Scores", "Benchmarks", "Sample answers", "Exports", "Steps", "Versions"):
         assert f"\n## {title}\n" in text
+    assert "### held out, 2 questions\n\n| question | base | pretrain | merged | blank |\n" in text
+    assert "\n| model.vision.source | transformers | transformers | transformers |\n" in text
     assert "finetune left out 1 of 10 records, such as:" in text
     plots = re.findall(r"!\[Loss of \w+\]\((.+)\)", text)
     assert plots

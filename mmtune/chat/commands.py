@@ -12,7 +12,9 @@ from mmtune.chat.saving import load_dialogue, save_dialogue
 from mmtune.chat.switching import UNLOADED
 from mmtune.errors import ConfigError
 from mmtune.lookup import nearest
+from mmtune.plain_text import shortened
 
+SHOWN_CHARACTERS = 70  # of what was said before
 NOTHING = "none"
 """What `/system` takes for no system message."""
 
@@ -87,8 +89,9 @@ def _load(dialogue: Dialogue, argument: str) -> None:
     dialogue.waiting = ()
     for exchange in session.exchanges:
         answer = exchange.said[-1]
-        dialogue.screen.note(f"you: {_short(exchange.question.text)}")
-        dialogue.screen.note(f"model: {_short(session.text(answer) if isinstance(answer, list) else '')}")
+        dialogue.screen.note(f"you: {shortened(exchange.question.text, SHOWN_CHARACTERS)}")
+        said = session.text(answer) if isinstance(answer, list) else ""
+        dialogue.screen.note(f"model: {shortened(said, SHOWN_CHARACTERS)}")
 
 
 def _retry(dialogue: Dialogue, argument: str) -> None:
@@ -97,7 +100,7 @@ def _retry(dialogue: Dialogue, argument: str) -> None:
 
 def _undo(dialogue: Dialogue, argument: str) -> None:
     question = dialogue.session.undo()
-    dialogue.screen.note(f"taken back: {_short(question.text) or ', '.join(question.images)}")
+    dialogue.screen.note(f"taken back: {shortened(question.text, SHOWN_CHARACTERS) or ', '.join(question.images)}")
 
 
 def _params(dialogue: Dialogue, argument: str) -> None:
@@ -167,8 +170,3 @@ def _path(command: str, argument: str) -> Path:
     if not argument:
         raise ConfigError(command, f"name a file, such as {command} talk.json.")
     return Path(argument).expanduser()
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 70 else f"{line[:70]}..."

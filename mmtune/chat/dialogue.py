@@ -11,6 +11,9 @@ from mmtune.chat.switching import UNLOADED, AdapterSwitch
 from mmtune.conversation import Message
 from mmtune.data.image_files import open_image
 from mmtune.errors import ConfigError, MMTuneError
+from mmtune.plain_text import shortened
+
+SHOWN_CHARACTERS = 200  # of a call of a tool and of its result
 
 
 class Screen(Protocol):
@@ -69,8 +72,10 @@ class Dialogue:
 
     def retry(self) -> None:
         """Show another answer to the last question."""
-        self._answer(self.session.retry)
-        if not self.session.decoding.temperature:
+        session = self.session
+        was_answered = bool(session.exchanges) and session.exchanges[-1].question is session.last_question
+        self._answer(session.retry)
+        if was_answered and not session.decoding.temperature:
             self.screen.note("temperature is 0, so the same model says the same. /params temperature=0.8 draws.")
 
     def begin_anew(self) -> None:
@@ -138,7 +143,6 @@ def call_printer(screen: Screen) -> Callable[[str, str], None]:
 
     def tell(call: str, result: str) -> None:
         for title, text in (("call", call), ("result", result)):
-            line = " ".join(text.split())
-            screen.note(f"{title}: {line if len(line) <= 200 else line[:200] + '...'}")
+            screen.note(f"{title}: {shortened(text, SHOWN_CHARACTERS)}")
 
     return tell

@@ -10,7 +10,6 @@ from transformers.generation import BaseStreamer
 
 from mmtune.build import Parts
 from mmtune.data.collate import collate_prompts
-from mmtune.data.encode import control_ids
 from mmtune.models.prompts import (
     has_prefix,
     has_prompts,
@@ -39,13 +38,6 @@ class Decoding:
     top_p: float = 1.0
     top_k: int = 0
     repetition_penalty: float = 1.0
-
-
-def stop_ids(parts: Parts) -> list[int]:
-    """Return the ids that end an answer: the tokenizer's EOS and the template's stop tokens."""
-    stops = [control_ids(text, parts.tokenizer) for text in parts.template.stop]
-    assert all(len(ids) == 1 for ids in stops), "a stop text must be one token"
-    return sorted({parts.tokenizer.eos_token_id, *(ids[0] for ids in stops)} - {None})
 
 
 def context_length(parts: Parts) -> int | None:
@@ -108,8 +100,7 @@ def generate_ids(
     output = asked.generate(
         inputs_embeds=embeds, attention_mask=mask, generation_config=_generation_config(parts, decoding), **options
     )
-    stops = set(stop_ids(parts))
-    return [_until_stop(row, stops) for row in output.tolist()]
+    return [_until_stop(row, parts.stop_ids) for row in output.tolist()]
 
 
 def _generation_config(parts: Parts, decoding: Decoding) -> GenerationConfig:
@@ -123,14 +114,14 @@ def _generation_config(parts: Parts, decoding: Decoding) -> GenerationConfig:
         }
     return GenerationConfig(
         max_new_tokens=decoding.max_new_tokens,
-        eos_token_id=stop_ids(parts),
+        eos_token_id=sorted(parts.stop_ids),
         pad_token_id=parts.tokenizer.pad_token_id,
         repetition_penalty=decoding.repetition_penalty,
         **options,
     )
 
 
-def _until_stop(ids: list[int], stops: set[int]) -> list[int]:
+def _until_stop(ids: list[int], stops: frozenset[int]) -> list[int]:
     for position, token in enumerate(ids):
         if token in stops:
             return ids[: position + 1]
@@ -139,27 +130,13 @@ def _until_stop(ids: list[int], stops: set[int]) -> list[int]:
 
 def without_stop(parts: Parts, ids: list[int]) -> list[int]:
     """Return the ids of an answer without the token that ended it."""
-    return ids[:-1] if ids and ids[-1] in stop_ids(parts) else ids
+    return ids[:-1] if ids and ids[-1] in parts.stop_ids else ids
 
 
 def answer_text(parts: Parts, ids: list[int]) -> str:
     """Decode an answer without its stop token and without any control token."""
-    marks = _template_marks(parts)
-    kept = [token for token in without_stop(parts, ids) if token not in marks]
+    kept = [token for token in without_stop(parts, ids) if token not in parts.mark_ids]
     return parts.tokenizer.decode(kept, skip_special_tokens=True).strip()
-
-
-def _template_marks(parts: Parts) -> set[int]:
-    """The ids of marks in the template that the tokenizer does not call special.
-
-    A mark begins and ends with no letter, such as `<eoa>`: a vocabulary may have plain words among its added tokens.
-    """
-    marks, literals = set(), parts.template.literals
-    for number, token in parts.tokenizer.added_tokens_decoder.items():
-        text = token.content.strip()
-        if not token.special and text and text in literals and not (text[0].isalnum() or text[-1].isalnum()):
-            marks.add(number)
-    return marks
 
 
 @torch.no_grad()

@@ -10,13 +10,15 @@ from mmtune.chat.dialogue import Dialogue
 from mmtune.chat.session import Tell
 from mmtune.conversation import Message
 from mmtune.errors import DataError, MMTuneError
+from mmtune.plain_text import printable
 
 
 class LineScreen:
     """A dialogue as programs read it: answers on one stream, all else on another.
 
     Args:
-        answers: where answers go, each followed by a line end; a terminal gets them as they come.
+        answers: where answers go, each followed by a line end; a terminal gets them as they come, without characters
+            that would steer it.
         others: where notes and errors go.
     """
 
@@ -25,11 +27,11 @@ class LineScreen:
 
     def note(self, text: str) -> None:
         """Show what is no answer."""
-        print(text, file=self.others)
+        print(printable(text), file=self.others)
 
     def error(self, error: MMTuneError) -> None:
         """Show what went wrong."""
-        print(f"mmtune: {error}", file=self.others)
+        print(printable(f"mmtune: {error}"), file=self.others)
 
     def begin(self) -> Tell | None:
         """Begin an answer."""
@@ -39,8 +41,12 @@ class LineScreen:
         """End an answer."""
         self._write("\n" if self.answers.isatty() else f"{answer}\n")
 
+    def say(self, text: str) -> None:
+        """Show a line that belongs to the answers."""
+        self._write(f"{text}\n")
+
     def _write(self, text: str) -> None:
-        self.answers.write(text)
+        self.answers.write(printable(text) if self.answers.isatty() else text)
         self.answers.flush()
 
 
@@ -63,7 +69,7 @@ class JsonScreen(LineScreen):
 
     def write(self, value: dict[str, Any]) -> None:
         """Write an object."""
-        self._write(json.dumps(value, ensure_ascii=False) + "\n")
+        self.say(json.dumps(value, ensure_ascii=False))
 
 
 def lines_of(stream: TextIO) -> Iterator[str | DataError]:

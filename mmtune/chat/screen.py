@@ -1,17 +1,10 @@
-"""Text on a terminal: words kept whole at the right edge, and nothing that the terminal would obey."""
+"""Text on a terminal that comes in pieces: words are kept whole at the right edge."""
 
 from collections.abc import Callable
 
 from rich.cells import cell_len
 
-CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
-"""Control characters -> their pictures, such as ESC -> \u241b: an answer may hold any byte."""
-CONTROLS |= dict.fromkeys((*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD)
-
-
-def printable(text: str) -> str:
-    """Return a text with pictures in place of characters that steer a terminal."""
-    return text.translate(CONTROLS)
+from mmtune.plain_text import printable
 
 
 class WordWrap:

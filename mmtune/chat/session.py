@@ -14,7 +14,6 @@ from mmtune.chat.generate import (
     context_length,
     embed_images,
     generate_ids,
-    stop_ids,
     without_stop,
 )
 from mmtune.chat.stream import TextStream
@@ -276,6 +275,6 @@ class ChatSession:
             raise ModelError("question", message) from None
         if stream is not None:
             stream.end()
-        self.ending = "stop" if answer and answer[-1] in stop_ids(self.parts) else "length"
+        self.ending = "stop" if answer and answer[-1] in self.parts.stop_ids else "length"
         self.exchanges[-1].said.append(without_stop(self.parts, answer))
         return answer

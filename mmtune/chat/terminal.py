@@ -12,10 +12,11 @@ from rich.console import Console
 from mmtune.cache import cache_folder
 from mmtune.chat.commands import take_line
 from mmtune.chat.dialogue import Dialogue
-from mmtune.chat.screen import WordWrap, printable
+from mmtune.chat.screen import WordWrap
 from mmtune.chat.session import Tell
 from mmtune.conversation import Message
 from mmtune.errors import MMTuneError
+from mmtune.plain_text import printable
 
 MODEL = "model: "
 ERASE_LINE = "\r\x1b[2K"

@@ -29,6 +29,7 @@ from mmtune.cli import (
 )
 from mmtune.cli.former_verbs import answer_for
 from mmtune.errors import EndedElsewhere, Interrupted, MMTuneError
+from mmtune.plain_text import printable
 from mmtune.processes import mark, num_processes, rank, tell_launcher
 
 VERBS = (
@@ -117,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MMTuneError as error:
         if args.traceback:
             raise
-        print(f"mmtune: {mark()}{error}", file=sys.stderr)
+        print(printable(f"mmtune: {mark()}{error}"), file=sys.stderr)
         tell_launcher(str(error))
         return EXIT_MISTAKE
     except EndedElsewhere:

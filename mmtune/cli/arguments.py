@@ -61,11 +61,3 @@ def gib(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number of GiB above 0 (got {text})")
     return value
-
-
-def rate(text: str) -> float:
-    """Read a number above 0 of something a second."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0 (got {text})")
-    return value

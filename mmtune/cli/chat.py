@@ -8,6 +8,7 @@ from mmtune.cli.model_arguments import add_answering_model, add_context, add_dra
 
 if TYPE_CHECKING:
     from mmtune.chat.dialogue import Dialogue, Screen
+    from mmtune.chat.lines import LineScreen
     from mmtune.chat.session import ChatSession
     from mmtune.chat.switching import AdapterSwitch
 
@@ -102,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--image", "this model was trained on text alone and cannot see. Leave --image out.")
     dialogue = Dialogue(session, screen, switch, args.image, args.seed)
     if args.questions is not None:
-        return _answer_file(args, session)
+        assert isinstance(screen, LineScreen)
+        return _answer_file(args, session, screen)
     if args.prompt is not None:
         _answer_once(dialogue, args.prompt)
         return 0
@@ -177,22 +179,23 @@ def _answer_once(dialogue: "Dialogue", prompt: str) -> None:
         raise
 
 
-def _answer_file(args: argparse.Namespace, session: "ChatSession") -> int:
-    """Ask the questions of a file and print the answers."""
-    import json
+def _answer_file(args: argparse.Namespace, session: "ChatSession", screen: "LineScreen") -> int:
+    """Ask the questions of a file and show the answers."""
     import sys
 
+    from mmtune.chat.lines import JsonScreen
     from mmtune.evaluate.question_file import ask_questions
+    from mmtune.plain_text import printable
 
     code = 0
     for found, error in ask_questions(session, args.questions, args.image_folder):
         if error is not None:
-            print(f"mmtune: {error}", file=sys.stderr)
+            print(printable(f"mmtune: {error}"), file=sys.stderr)
             code = EXIT_UNANSWERED
-        if args.json:
-            print(json.dumps(found, ensure_ascii=False), flush=True)
+        if isinstance(screen, JsonScreen):
+            screen.write(found)
         elif error is None:
             verdict = {True: "right", False: "wrong", None: ""}[found.get("correct")]
             head = f"[{found['id']}] {found['question']}"
-            print(f"{head}\n{found['answer']}{verdict and f' ({verdict})'}\n", flush=True)
+            screen.say(f"{head}\n{found['answer']}{verdict and f' ({verdict})'}\n")
     return code

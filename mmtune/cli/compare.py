@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     from mmtune.durable import write_errors_named
     from mmtune.evaluate.compare import compare_models
     from mmtune.evaluate.report import PAGE_FILE, build_report, write_report
-    from mmtune.evaluate.report_tables import plain, print_answers, print_report
+    from mmtune.evaluate.report_tables import print_answers, print_report
+    from mmtune.plain_text import printable
 
     folder = Path(args.output)
     with write_errors_named(folder, mend="Name another folder."):
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     print_report(report, console)
     console.print(f"\nThe page with all answers: {(folder / PAGE_FILE).resolve()}", soft_wrap=True, highlight=False)
     for line in report["left_out"]:
-        print(plain(f"mmtune: {line}"), file=sys.stderr)
+        print(printable(f"mmtune: {line}"), file=sys.stderr)
     return EXIT_LEFT_OUT if report["left_out"] else 0
 
 

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from mmtune.cli.arguments import at_least_1, gib, probability, rate
+from mmtune.cli.arguments import above_0, at_least_1, gib, probability
 from mmtune.cli.data_source import add_verb_of_config, named_config
 
 
@@ -28,7 +28,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("--gpus", type=at_least_1, default=1, metavar="N", help="of so many cards (1)")
     speed = parser.add_mutually_exclusive_group()
     speed.add_argument(
-        "--tokens-per-second", type=rate, metavar="RATE", help="of one card, measured: says how long the run takes"
+        "--tokens-per-second", type=above_0, metavar="RATE", help="of one card, measured: says how long the run takes"
     )
     speed.add_argument("--bench", metavar="FILE", help="the same, from a file of `mmtune bench --json`")
     parser.add_argument(

@@ -100,7 +100,7 @@ def _line_records(file: io.BufferedReader, path: Path, line: int) -> Iterator[Re
                 yield Record(None, path, line, _not_utf8(error))
             except json.JSONDecodeError as error:
                 hint = "A JSON lines file holds one whole record a line." if raw.strip() == b"{" else "Mend the line."
-                yield Record(None, path, line, f"broken JSON: {error.msg} at column {error.colno}. {hint}")
+                yield Record(None, path, line, f"broken JSON: {json_reason(error)} at column {error.colno}. {hint}")
             except RecursionError:
                 yield Record(None, path, line, _TOO_DEEP)
         line += 1
@@ -113,6 +113,11 @@ def _decoded(text: str) -> Any:
         raise
     except ValueError:
         return _LENIENT_DECODER.decode(text)
+
+
+def json_reason(error: json.JSONDecodeError) -> str:
+    """Return what is wrong, without the words before a place that some of Python's reasons end with."""
+    return error.msg.removesuffix(" at").removesuffix(" starting")
 
 
 def _not_utf8(error: UnicodeDecodeError) -> str:
@@ -215,7 +220,7 @@ def _element(text: _Text, path: Path, number: int) -> Any:
         except json.JSONDecodeError as error:
             line = text.line + text.text.count("\n", text.position, error.pos)
             if len(text.text) - text.position > MAX_RECORD_BYTES or not text.is_cut(error) or not text.more():
-                message = f"broken JSON in record {number}: {error.msg}. Mend the line."
+                message = f"broken JSON in record {number}: {json_reason(error)}. Mend the line."
                 raise DataError(f"{path}:{line}", message) from None
         except RecursionError:
             raise DataError(f"{path}:{text.line}", _TOO_DEEP) from None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mmtune.conversation import ImageSlot
+from mmtune.data.json_records import json_reason
 from mmtune.data.record import MAX_RECORD_BYTES, Record
 from mmtune.errors import DataError
 
@@ -183,7 +184,7 @@ def _parsed(key: str, text: str) -> dict[str, Any]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
-        raise ValueError(f"{key}.json is broken JSON: {error.msg} at {where}. Write it again.") from None
+        raise ValueError(f"{key}.json is broken JSON: {json_reason(error)} at {where}. Write it again.") from None
     except RecursionError:
         raise ValueError(f"{key}.json is nested too deep. A record is an object of plain fields.") from None
     if not isinstance(value, dict):

@@ -1,17 +1,16 @@
 """Asks a model single questions in batches, each with its images; what answers are worth is decided elsewhere."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from PIL import Image
 
 from mmtune.build import Parts
 from mmtune.chat.exchange import question_message
-from mmtune.chat.generate import Decoding, answer_text, embed_images, generate_ids
+from mmtune.chat.generate import Decoding, answer_text, context_length, embed_images, generate_ids
 from mmtune.conversation import Conversation, ImageSlot, Message
 from mmtune.errors import DataError
-from mmtune.models.prompts import has_prefix, has_prompts, num_virtual_tokens
 
 Shown = str | ImageSlot | None
 """An image that a model is asked about: a file, a slot, or None for one of one colour."""
@@ -45,10 +44,7 @@ class Asker:
             prompt = self._prompt(question, images)
         except DataError as error:
             return error.message
-        llm: Any = self.parts.model.base_llm
-        limit, new = llm.config.to_dict().get("max_position_embeddings"), self.decoding.max_new_tokens
-        has_virtual = has_prefix(self.parts.model.llm) or has_prompts(self.parts.model.llm)
-        length = len(prompt) + (num_virtual_tokens(self.parts.model.llm) if has_virtual else 0)
+        limit, length, new = context_length(self.parts), len(prompt), self.decoding.max_new_tokens
         if limit is None or length + new <= limit:
             return ""
         return f"{length} tokens and {new} of an answer are more than the model's context of {limit}. Shorten them."

@@ -39,11 +39,15 @@ def require_good_check(config: Config, summary: dict[str, Any], report_path: Pat
     """Hold that a run of the config would not stop at its data.
 
     Raises:
-        DataError: records are bad and `data.on_bad_record` is `error`, or none is good.
+        DataError: records are bad and `data.on_bad_record` is `error`, or no sample is left to train or to measure.
     """
-    num_bad, num_records = summary["num_bad_records"], summary["num_records"]
-    if num_bad == num_records:
-        raise DataError(report_path, f"none of {num_records} records can be trained. Mend what is listed there.")
+    num_trained = len(config.data.train)
+    for key, sources in (("train", summary["sources"][:num_trained]), ("validation", summary["sources"][num_trained:])):
+        if sources and not sum(source["num_samples_in_an_epoch"] for source in sources):
+            num_records = sum(source["num_records"] for source in sources)
+            message = f"no sample is left of the {num_records} records of data.{key}. Mend what is listed there."
+            raise DataError(report_path, message)
+    num_bad = summary["num_bad_records"]
     if num_bad and config.data.on_bad_record == "error":
-        message = f"{num_bad} of {num_records} records cannot be trained."
+        message = f"{num_bad} of {summary['num_records']} records cannot be trained."
         raise DataError(report_path, f"{message} Mend what is listed there, or set data.on_bad_record=skip.")

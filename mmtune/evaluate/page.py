@@ -26,9 +26,10 @@ from mmtune.evaluate.page_cards import (
     pick_example,
     split_controls,
 )
-from mmtune.evaluate.page_text import SPELLED_CONTROLS, duration, percent, pieces, unbroken
+from mmtune.evaluate.page_text import duration, percent, pieces, unbroken
 from mmtune.evaluate.questions import spread
 from mmtune.evaluate.summary import PERMUTATION, TESTS, change_lines, control_label, memorised_lines
+from mmtune.plain_text import printable
 
 TEXT_SET = "text questions"
 PICTURE_WIDTH = 256
@@ -104,7 +105,7 @@ def render_page(report: dict[str, Any], image_root: Path) -> str:
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: value.translate(SPELLED_CONTROLS) if type(value) is str else value,
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )
     for function in (percent, duration, pieces, control_label, p_text):
         environment.filters[function.__name__] = function

@@ -1,4 +1,4 @@
-"""How the comparison page writes figures and answers: short, marked where they differ, no control characters."""
+"""How the comparison page writes figures and answers: short, marked where they differ."""
 
 import difflib
 import re
@@ -7,10 +7,6 @@ NUM_CHARACTERS_FIRST = 170
 MIN_SHARED = 0.5
 MAX_COMPARED_WORDS = 400
 """Answers that share less of their words, or are longer, are not marked: almost all would be."""
-
-SPELLED_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
-SPELLED_CONTROLS |= dict.fromkeys((*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD)
-"""Control characters, also those that turn the direction of what follows -> a sign that shows that one was there."""
 
 
 def percent(rate: float) -> str:

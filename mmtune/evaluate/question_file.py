@@ -7,6 +7,9 @@ from typing import Any
 from mmtune.chat.session import ChatSession
 from mmtune.errors import DataError, MMTuneError
 from mmtune.evaluate.questions import Question, each_question
+from mmtune.plain_text import shortened
+
+SHOWN_CHARACTERS = 60  # of the id of a question in an error
 
 
 def ask_questions(
@@ -36,7 +39,7 @@ def ask_questions(
         try:
             yield _answered(session, question), None
         except MMTuneError as error:
-            told = type(error)(f"{path}, question {question.id}", str(error))
+            told = type(error)(f"{path}, question {shortened(question.id, SHOWN_CHARACTERS)}", str(error))
             yield {"id": question.id, "question": question.question, "error": str(told)}, told
 
 

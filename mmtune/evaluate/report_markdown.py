@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from mmtune.evaluate.compare import CONTROLS
-from mmtune.evaluate.measures import RIGHT, p_text
+from mmtune.evaluate.measures import p_text
 from mmtune.evaluate.memorised import FLAG_LABELS
 from mmtune.evaluate.report_tables import columns_of, in_column, sorted_groups
 from mmtune.evaluate.summary import PERMUTATION, TESTS, control_label, summary_lines
-from mmtune.markdown import image, inline
+from mmtune.markdown import image, inline, table
 
 MARKS = {True: "✓", False: "✗", None: ""}
 
@@ -29,7 +29,8 @@ def report_markdown(report: dict[str, Any], folder: Path) -> str:
     if report["scores"]:
         parts.append("## Right answers\n\nWith the 95 % interval (Wilson).")
         for name in dict.fromkeys(row["set"] for row in report["scores"]):
-            parts += [f"### {inline(name)}", _score_table(report, name, labels)]
+            of_set = [row for row in report["scores"] if row["set"] == name]
+            parts += [f"### {inline(name)}", score_table(of_set, labels)]
     if report["measures"]:
         parts += ["## Measures", _measure_table(report, labels)]
     for title, key in (("What is not known", "training_data_notes"), ("Left out", "left_out")):
@@ -42,13 +43,13 @@ def report_markdown(report: dict[str, Any], folder: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+def score_table(rows: list[dict[str, Any]], labels: dict[str, str]) -> str:
+    """Return the scores of a set as a table: a row a group, a column a model, those with wrong images behind the last.
 
-
-def _score_table(report: dict[str, Any], name: str, labels: dict[str, str]) -> str:
-    rows = [row for row in report["scores"] if row["set"] == name]
+    Args:
+        rows: of a report's `scores`, of one set.
+        labels: name of a model -> what to call it.
+    """
     columns = columns_of(rows, list(labels))
     head = [labels[model] if kinds[0] not in CONTROLS else control_label(kinds[0], 0) for model, kinds in columns]
     lines = []
@@ -57,8 +58,8 @@ def _score_table(report: dict[str, Any], name: str, labels: dict[str, str]) -> s
         cells = [
             f"{each[0]['rate']:.0%} ({each[0]['low']:.0%}-{each[0]['high']:.0%})" if each else "" for each in found
         ]
-        lines.append([inline(group), *cells])
-    return _table(["question", *map(inline, head)], lines)
+        lines.append([group, *cells])
+    return table(["question", *head], lines, right=range(1, len(head) + 1))
 
 
 def _measure_table(report: dict[str, Any], labels: dict[str, str]) -> str:
@@ -70,8 +71,9 @@ def _measure_table(report: dict[str, Any], labels: dict[str, str]) -> str:
         test = (
             f"{p_text(found[last]['p'])}, {TESTS.get(measure, PERMUTATION)}" if last in found and last != first else ""
         )
-        lines.append([f"{inline(name)}: {RIGHT if measure == RIGHT else measure}", *cells, inline(test)])
-    return _table(["set and measure", *map(inline, labels.values()), "last against first"], lines)
+        lines.append([f"{name}: {measure}", *cells, test])
+    titles = ["set and measure", *labels.values(), "last against first"]
+    return table(titles, lines, right=range(1, len(titles)))
 
 
 def _question(number: int, entry: dict[str, Any], labels: dict[str, str], folder: Path) -> str:
@@ -81,8 +83,8 @@ def _question(number: int, entry: dict[str, Any], labels: dict[str, str], folder
     rows = []
     for answer in entry["answers"]:
         is_control = answer["condition"] in CONTROLS
-        name = inline(labels[answer["model"]]) + (f", {control_label(answer['condition'], 1)}" if is_control else "")
+        name = labels[answer["model"]] + (f", {control_label(answer['condition'], 1)}" if is_control else "")
         flags = [] if is_control else [FLAG_LABELS[flag] for flag in entry["flags"].get(answer["model"], ())]
         text = f"not asked: {answer['problem']}" if answer["problem"] else answer["text"]
-        rows.append([name, MARKS[answer["correct"]], inline(text), "; ".join(flags)])
-    return "\n\n".join([*parts, _table(["model", "", "answer", ""], rows).replace("---:", "---")])
+        rows.append([name, MARKS[answer["correct"]], text, "; ".join(flags)])
+    return "\n\n".join([*parts, table(["model", "", "answer", ""], rows)])

@@ -12,9 +12,9 @@ from mmtune.evaluate.compare import CONTROLS
 from mmtune.evaluate.measures import RIGHT, p_text
 from mmtune.evaluate.memorised import FLAG_LABELS, VERBATIM, is_telling
 from mmtune.evaluate.metrics import wilson_interval
-from mmtune.evaluate.page_text import SPELLED_CONTROLS
 from mmtune.evaluate.scores import ALL_GROUPS, OWN_CONDITIONS
 from mmtune.evaluate.summary import summary_lines
+from mmtune.plain_text import printable
 
 WIDE = 1000  # columns: more than any table takes
 
@@ -39,7 +39,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         )
     notes = [*(report.get("missing_measures") or []), *(report.get("training_data_notes") or [])]
     for line in [*summary_lines(report), *(f"not known: {note}" for note in notes)]:
-        console.print(plain(line), soft_wrap=True, highlight=False, markup=False)
+        console.print(printable(line), soft_wrap=True, highlight=False, markup=False)
 
 
 def _print_fitting(
@@ -52,11 +52,6 @@ def _print_fitting(
     console.print()
 
 
-def plain(text: str) -> str:
-    """Return a text with its control characters spelled out: none reaches the terminal as a command."""
-    return text.translate(SPELLED_CONTROLS)
-
-
 def columns_of(rows: list[dict[str, Any]], models: list[str]) -> list[tuple[str, tuple[str, ...]]]:
     """Return the columns of a table of scores: (model, conditions); the controls of the last model stand last."""
     columns = [(model, OWN_CONDITIONS) for model in models] + [(models[-1], (control,)) for control in CONTROLS]
@@ -64,8 +59,9 @@ def columns_of(rows: list[dict[str, Any]], models: list[str]) -> list[tuple[str,
 
 
 def sorted_groups(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the groups of some scores in their order, all together last."""
-    return sorted(dict.fromkeys(row["group"] for row in rows), key=lambda name: name == ALL_GROUPS)
+    """Return the groups of some scores in their order, all together last; one group alone has the same figures."""
+    groups = sorted(dict.fromkeys(row["group"] for row in rows), key=lambda name: name == ALL_GROUPS)
+    return groups[1:] if len(groups) == 2 and groups[1] == ALL_GROUPS else groups
 
 
 def in_column(row: dict[str, Any], column: tuple[str, tuple[str, ...]]) -> bool:
@@ -107,7 +103,7 @@ def _measure_table(set_name: str, rows: list[dict[str, Any]], models: list[str],
 
 def _cell_text(text: str) -> Text:
     """A text of the user's files, in which nothing is markup."""
-    return Text(plain(text))
+    return Text(printable(text))
 
 
 def _cell(rows: list[dict[str, Any]], has_interval: bool) -> str:
@@ -124,7 +120,7 @@ def print_answers(report: dict[str, Any], console: Console, limit: int = 8) -> N
     """Print the first questions with every model's answer."""
     for entry in report["questions"][:limit]:
         image = f"  [{Path(entry['image']).name}]" if entry["image"] else ""
-        console.print(plain(f"\n{entry['question']}{image}"), markup=False, style="bold", highlight=False)
+        console.print(printable(f"\n{entry['question']}{image}"), markup=False, style="bold", highlight=False)
         for answer in entry["answers"]:
             is_control = answer["condition"] in CONTROLS
             flags = [] if is_control else entry["flags"].get(answer["model"], [])
@@ -133,6 +129,6 @@ def print_answers(report: dict[str, Any], console: Console, limit: int = 8) -> N
             name = f"{answer['model']}, {answer['condition']} image" if is_control else answer["model"]
             text = f"not asked: {answer['problem']}" if answer["problem"] else answer["text"]
             marked = ", ".join(filter(None, marks))
-            console.print(plain(f"  {name}: {text}  {marked}").rstrip(), markup=False, highlight=False)
+            console.print(printable(f"  {name}: {text}  {marked}").rstrip(), markup=False, highlight=False)
     if len(report["questions"]) > limit:
         console.print(f"\nThese are {limit} of {len(report['questions'])} questions.", highlight=False)

@@ -13,10 +13,12 @@ from types import ModuleType
 import numpy as np
 
 from mmtune.errors import ConfigError
-from mmtune.evaluate.metrics import exact, normalize
+from mmtune.evaluate.metrics import normalize
 
 CHINESE = r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
 _TOKEN = re.compile(rf"{CHINESE}|(?:(?!{CHINESE})[^\W_])+")
+NUM_AGREEING = 3
+"""An answer counts fully that so many of the other people gave."""
 NUM_HUMAN_ANSWERS = 10
 """Answers of people that VQA accuracy needs: those of VQAv2, TextVQA and their kin."""
 
@@ -46,17 +48,25 @@ def _f1(given: list[str], expected: list[str]) -> float:
     return 2 * common / (len(given) + len(expected))
 
 
-def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
-    """Return VQA accuracy (Antol et al. 2015): of each 9 of 10 people, three who say the same make an answer right.
+def people_credit(answer: str, given: Sequence[str]) -> float:
+    """Return VQA accuracy (Antol et al. 2015) of texts as they are.
 
-    Answers are normalized as for `exact`, not by the list of contractions of the benchmark's own script.
+    It is the mean over leaving each person out of min(1, equal answers of the others / 3).
+
+    >>> round(people_credit("red", ["red"] * 2 + ["blue"] * 8), 3), people_credit("red", ["red"] * 4 + ["blue"] * 6)
+    (0.6, 1.0)
+    """
+    equal = [text == answer for text in given]
+    return sum(min(1.0, (sum(equal) - own) / NUM_AGREEING) for own in equal) / len(equal)
+
+
+def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
+    """Return VQA accuracy of texts that are normalized as for `exact`, not as the benchmark's own script does it.
 
     >>> round(vqa_accuracy("Red.", ["red"] * 2 + ["blue"] * 8), 3), vqa_accuracy("red", ["red"] * 4 + ["blue"] * 6)
     (0.6, 1.0)
     """
-    agrees = [exact(answer, [reference]) for reference in references]
-    total = sum(agrees)
-    return sum(min(1.0, (total - own) / 3) for own in agrees) / len(agrees)
+    return people_credit(normalize(answer), [normalize(reference) for reference in references])
 
 
 class _Words:

@@ -8,7 +8,6 @@ from tokenizers import Tokenizer
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from mmtune.build import Parts
-from mmtune.chat.generate import stop_ids
 from mmtune.data.template import ChatTemplate
 
 IMAGE_MARK = "<image>"
@@ -81,7 +80,7 @@ def generation_config(parts: Parts) -> GenerationConfig:
     """Return greedy decoding that stops where the run stops: at EOS and at the template's stop tokens."""
     return GenerationConfig(
         bos_token_id=parts.tokenizer.bos_token_id,
-        eos_token_id=stop_ids(parts),
+        eos_token_id=sorted(parts.stop_ids),
         pad_token_id=parts.tokenizer.pad_token_id,
         do_sample=False,
     )

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from mmtune.chat.generate import answer_text, context_length, embed_images, generate_ids, stop_ids
+from mmtune.chat.generate import answer_text, context_length, embed_images, generate_ids
 from mmtune.chat.stream import TextStream
 from mmtune.conversation import Conversation, ImageSlot, Message
 from mmtune.errors import ConfigError
@@ -138,4 +138,4 @@ class Answerer:
         except StopFound:
             return Ended(made, "stop")
         scanner.end()
-        return Ended(made, "stop" if answer and answer[-1] in stop_ids(parts) else "length")
+        return Ended(made, "stop" if answer and answer[-1] in parts.stop_ids else "length")

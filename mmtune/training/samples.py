@@ -15,7 +15,8 @@ from mmtune.conversation import ImageSlot
 from mmtune.data.image_check import check_image
 from mmtune.durable import written_beside
 from mmtune.errors import ConfigError
-from mmtune.markdown import image, inline
+from mmtune.markdown import image, inline, table
+from mmtune.plain_text import shortened
 from mmtune.processes import rank
 from mmtune.schema import Config, SampleConfig
 from mmtune.schema_evaluation import Question, questions_of
@@ -147,8 +148,8 @@ def page(questions: list[Question], entries: list[dict[str, Any]], folder: Path)
         parts.append(f"## {number}. {inline(question)}\n")
         parts += [f"{image(path, folder)}\n" for path in images]
         answers = [entry for entry in entries if (entry["question"], tuple(entry["images"])) == (question, images)]
-        rows = [f"| {entry['step']} | {inline(entry['answer'])} |" for entry in answers]
-        parts.append("\n".join(["| step | answer |", "|---:|---|", *rows]) + "\n")
+        rows = [(entry["step"], entry["answer"]) for entry in answers]
+        parts.append(table(("step", "answer"), rows, right=[0]) + "\n")
     return "\n".join(parts)
 
 
@@ -157,5 +158,4 @@ def _short(question: str, images: tuple[str, ...]) -> str:
 
 
 def _shown(text: str) -> str:
-    line = " ".join(text.split())
-    return json.dumps(line if len(line) <= SHOWN_CHARACTERS else f"{line[:SHOWN_CHARACTERS]}...", ensure_ascii=False)
+    return json.dumps(shortened(text, SHOWN_CHARACTERS), ensure_ascii=False)

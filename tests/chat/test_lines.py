@@ -9,10 +9,12 @@ import pytest
 from talk_workspace import SYSTEM, TURNS, at_home, chat, home, parts
 
 import mmtune.chat.session
+from mmtune.chat.lines import LineScreen
 from mmtune.cli import main
 from mmtune.conversation import Conversation, Message
 from mmtune.data.formats import parse_record
 from mmtune.data.records import read_records
+from mmtune.errors import DataError
 from mmtune.testing import byte_tokenizer
 
 __all__ = ["at_home", "chat", "home", "parts"]
@@ -272,6 +274,30 @@ def test_options_that_do_not_go_together(at_home, chat, words, message):
     code, out, err = chat("run", *words.split())
     assert (code, out) == (2, "")
     assert f"mmtune: {message}" in err
+
+
+class Terminal(io.StringIO):
+    """A stream that is read by a person."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_obeys_no_text_and_a_pipe_gets_it_as_it_is():
+    hostile = "red \x1b[31m\u202e"
+    for answers, expected in ((Terminal(), "red \u241b[31m\ufffd"), (io.StringIO(), hostile)):
+        others = io.StringIO()
+        screen = LineScreen(answers, others)
+        screen.note(hostile)
+        screen.error(DataError(hostile, hostile))
+        tell = screen.begin()
+        for piece in [] if tell is None else hostile:
+            tell(piece)
+        screen.end(Message("user", ("What?",)), hostile)
+        screen.say(hostile)
+        assert "\x1b" not in others.getvalue()
+        assert answers.getvalue().endswith(f"{expected}\n")
+        assert ("\x1b" in answers.getvalue()) == (not answers.isatty())
 
 
 def test_the_context_drops_the_oldest_whole_exchanges_and_says_so(at_home, parts, chat, prompts):

@@ -11,6 +11,7 @@ from mmtune.chat.stream import TextStream
 from mmtune.conversation import Conversation, Message
 from mmtune.data.template import TEMPLATES
 from mmtune.errors import ConfigError, DataError, ModelError
+from mmtune.parts import Parts
 from mmtune.testing import byte_tokenizer
 
 __all__ = ["at_home", "home", "parts", "session"]
@@ -92,12 +93,9 @@ def test_marks_of_the_template_that_are_not_special_do_not_show():
     tokenizer = byte_tokenizer()
     tokenizer.add_tokens(["<eoa>", "<|Bot|>", "User"])
 
-    class Parts:
-        template = TEMPLATES["internlm_chat"]
-
-    Parts.tokenizer = tokenizer
+    parts = Parts(None, tokenizer, TEMPLATES["internlm_chat"], None)
     ids = tokenizer.encode("<|Bot|>Hi User<eoa>", add_special_tokens=False)
-    assert answer_text(Parts, ids) == "Hi User"
+    assert answer_text(parts, ids) == "Hi User"
 
 
 def stop_after(monkeypatch, count):

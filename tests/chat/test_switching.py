@@ -124,6 +124,7 @@ def test_before_and_after_and_the_layers_of_a_stack(runs, monkeypatch, capsys):
     names = ["runs/stacked", "base", "runs/stacked", "runs/birds", "runs/cars"]
     models = [load_model("base", names[0], torch.device("cpu")) if name == "base" else load_run(name) for name in names]
     assert found == [ChatSession(parts, Decoding(max_new_tokens=8)).ask("Hi") for parts in models]
+    assert "the same model says the same" not in told, "another one was asked each time"
     assert "stacked (answers), stacked/stacked/0, none. /adapter NAME switches." in told
     assert "stacked, cars (answers), stacked/stacked/0, none. /adapter NAME switches." in told
 

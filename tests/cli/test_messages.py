@@ -556,7 +556,16 @@ def test_run_with_an_unknown_step(mistake, desk, overrides, words):
         ("stages: []", "x.yaml: unknown key 'stages'."),
         (
             "steps: [{name: a, verb: make-scenes, config: {sed: 1}}]",
-            "make-scenes: unknown key 'sed'. Did you mean 'seed'?",
+            "step a: unknown key 'sed'. Did you mean 'seed'?",
+        ),
+        ("steps: [{name: a, verb: export, config: {format: gguf}}]", "step a: 'run' is not set. Set it in the file"),
+        (
+            "steps: [{name: a, verb: compare, config: {models: [null], questions: {}}}]",
+            "step a: 'models[0]' must be a text (got null).",
+        ),
+        (
+            "steps: [{name: a, verb: compare, config: {models: [base], questions: {new: [1]}}}]",
+            "step a: 'questions.new' must be a text (got [1]).",
         ),
         ("steps: [{name: a, verb: make-scenes, config: nope}]", "nope: no such file (resolved to"),
         ("steps: [{verb: make-scenes}]", "name"),

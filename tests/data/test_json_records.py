@@ -146,7 +146,7 @@ LINES = [
     ('{"a": ', "broken JSON: Expecting value at column 6. Mend the line."),
     ("{", "broken JSON: Expecting property name enclosed in double quotes at column 2. A JSON lines file holds one"),
     ('{"a": 1} {"a": 2}', "broken JSON: Extra data at column 10"),
-    ('{"a": "\t"}', "broken JSON: Invalid control character at at column 8"),
+    ('{"a": "\t"}', "broken JSON: Invalid control character at column 8"),
     ('{"a":' * 100_000, "JSON nested too deep. A record is an object of plain fields."),
     (b'{"a": "caf\xe9"}', "holds the byte 0xe9, which is not UTF-8. Save the file as UTF-8."),
     (b'{"a": "\xed\xa0\xbd"}', "holds the byte 0xed, which is not UTF-8"),

@@ -5,7 +5,7 @@ import torch
 
 from mmtune.build import build_parts
 from mmtune.chat.exchange import question_message
-from mmtune.chat.generate import Decoding, embed_images, generate_ids, stop_ids
+from mmtune.chat.generate import Decoding, embed_images, generate_ids
 from mmtune.conversation import Conversation
 from mmtune.models.prompts import put_before_prompts, put_before_samples
 from mmtune.schema import LLMConfig, ModelConfig, ProjectorConfig, VisionConfig
@@ -51,7 +51,7 @@ def test_a_prefix_starts_as_real_tokens_and_not_as_noise(parts):
 @torch.no_grad()
 def greedy(parts, ids, image, num_tokens):
     """Answer one prompt by the forward pass of training, token by token."""
-    model, answer, stops = parts.model, [], set(stop_ids(parts))
+    model, answer, stops = parts.model, [], parts.stop_ids
     for _ in range(num_tokens):
         hidden = model.hidden_states(model.embed(torch.tensor([ids + answer]), image))
         answer.append(int(model.base_llm.get_output_embeddings()(hidden[:, -1]).argmax()))

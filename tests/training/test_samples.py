@@ -47,7 +47,7 @@ def test_a_system_message_stands_before_each_question(workspace):
 def test_the_run_folder_has_a_page(workspace, capsys):
     folder = make("run", SAMPLE, verb="pretrain")
     text = (folder / "samples.md").read_text(encoding="utf-8")
-    assert "## 1. What colour?\n\n![0.png](../../0.png)\n\n| step | answer |\n|---:|---|\n| 0 | " in text
+    assert "## 1. What colour?\n\n![0.png](../../0.png)\n\n| step | answer |\n| ---: | --- |\n| 0 | " in text
     assert "## 2. 你好 \\| Hi\n\n| step |" in text
     assert (folder / "../../0.png").resolve().is_file()
     error = capsys.readouterr().err

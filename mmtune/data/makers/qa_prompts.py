@@ -8,6 +8,8 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from mmtune.data.json_records import json_reason
+
 STYLES = ("conversation", "detail", "reasoning")
 LANGUAGES = ("en", "zh")
 NUM_PAIRS = {"conversation": 3, "detail": 1, "reasoning": 1}
@@ -95,7 +97,7 @@ def _load(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"the answer is no JSON: {error.msg} at character {error.pos}") from None
+        raise ValueError(f"the answer is no JSON: {json_reason(error)} at character {error.pos}") from None
     except RecursionError:
         raise ValueError("the answer is no JSON: nested too deep") from None
 

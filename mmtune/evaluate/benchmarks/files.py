@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmtune.data.json_records import read_json
+from mmtune.data.json_records import json_reason, read_json
 from mmtune.data.record import Record
 from mmtune.errors import DataError
 
@@ -88,7 +88,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(path, f"cannot be read: {error.strerror}. Mend its rights.") from None
     except json.JSONDecodeError as error:
-        message = f"broken JSON: {error.msg} at column {error.colno}. Download it again."
+        message = f"broken JSON: {json_reason(error)} at column {error.colno}. Download it again."
         raise DataError(f"{path}:{error.lineno}", message) from None
     except UnicodeDecodeError:
         raise DataError(path, "is not UTF-8. Download it again.") from None

@@ -7,19 +7,7 @@ from mmtune.errors import DataError
 from mmtune.evaluate.benchmarks.benchmark import Item, Score, shares_by_group
 from mmtune.evaluate.benchmarks.files import LAYOUTS, field, find_file, read_object, texts
 from mmtune.evaluate.benchmarks.vqa_words import plain_answer, plain_tokens
-
-NUM_AGREEING = 3
-"""An answer is fully right that so many of the other people gave."""
-
-
-def people_credit(answer: str, given: Sequence[str]) -> float:
-    """Return the VQA accuracy: the mean over leaving each person out of min(1, equal answers of the others / 3).
-
-    >>> round(people_credit("red", ["red"] * 2 + ["blue"] * 8), 3), people_credit("red", ["red"] * 4 + ["blue"] * 6)
-    (0.6, 1.0)
-    """
-    equal = [text == answer for text in given]
-    return sum(min(1.0, (sum(equal) - own) / NUM_AGREEING) for own in equal) / len(equal)
+from mmtune.evaluate.text_scores import people_credit
 
 
 def _accuracy(credit: Callable[[Item, str], float]) -> Callable[[Sequence[Item], Sequence[str]], list[Score]]:
