@@ -118,7 +118,7 @@ class ChatSession:
 
         Args:
             question: plain text; special tokens that it spells are text.
-            images: shown before the question: files, or images of Pillow.
+            images: shown before the question: files, slots, or images of Pillow.
             on_text: told the answer in pieces as it comes.
 
         Raises:
@@ -130,10 +130,7 @@ class ChatSession:
             raise ConfigError("images", f"must be a list (got {type(images).__name__}). Write images=[IMAGE].")
         if not question.strip() and not images:
             raise ConfigError("question", "it is empty. Ask something.")
-        names = [str(each) if isinstance(each, str | Path) else f"image {n}" for n, each in enumerate(images, 1)]
-        return self._ask(
-            Exchange(question_message(question, tuple(names)), self.embed(images)), self.exchanges, on_text
-        )
+        return self._ask(Exchange(question_message(question, images), self.embed(images)), self.exchanges, on_text)
 
     def retry(self, on_text: Tell | None = None) -> str:
         """Return a new answer to the last question, in place of the one it had; raises as `ask`."""
