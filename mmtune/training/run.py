@@ -125,6 +125,8 @@ def _train(folder: Path, config: Config, verb: str, point: ResumePoint | None, t
         if rank() == 0:
             begin_writing(folder, point)
         run_log, bar, callbacks = _watchers(config, verb, parts, meter, first_step, interruption)
+        if rank() == 0:  # who looks at the run meanwhile reads them
+            write_settings(folder, given, verb, models, data.facts())
     text_log.open()
     evaluation = Evaluation(config, data.held_out, ready.collator) if data.held_out is not None else None
     trainer = RunTrainer(
