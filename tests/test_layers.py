@@ -111,7 +111,7 @@ MAY_IMPORT = {
     "evaluate": BUILT | {"chat", "training"},
     "export": BUILT | {"chat"},
     "benchmark": BUILT | {"training", "testing", "testing_vision"},
-    "serve": BUILT | {"chat"},
+    "serve": BUILT | {"chat", "training", "evaluate"},
     "recipe_identity": BUILT | {"evaluate", "chat"},
     "recipe_models": BUILT | {"merge", "export", "evaluate"},
     "recipe_steps": BUILT | {"training", "evaluate", "chat", "recipe_identity", "recipe_models"},

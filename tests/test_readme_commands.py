@@ -24,7 +24,7 @@ SMALL = [
     "finetune.train.max_steps=2",
     "compare.max_new_tokens=4",
 ]
-SERVED = {"serve": "http://127.0.0.1:8000/health"}
+SERVED = {"serve": "http://127.0.0.1:8000/health", "web": "http://127.0.0.1:7860/"}
 """Verbs that run until they are ended, and what they serve."""
 QUESTIONS = "What is this?\n/reset\nHow many are there?\n/exit\n"
 

@@ -26,6 +26,7 @@ from mmtune.cli import (
     recipe,
     serve,
     train,
+    web,
 )
 from mmtune.cli.former_verbs import answer_for
 from mmtune.errors import EndedElsewhere, Interrupted, MMTuneError
@@ -39,6 +40,7 @@ VERBS = (
     identity,
     chat,
     serve,
+    web,
     compare,
     eval,
     merge,
@@ -57,6 +59,7 @@ VERB_NAMES = (
     "identity",
     "chat",
     "serve",
+    "web",
     "compare",
     "eval",
     "merge",

@@ -38,7 +38,7 @@ def uvicorn_config(app: Any) -> uvicorn.Config:
         app,
         http=_impatient_protocol,  # type: ignore[arg-type]  # it calls what it gets
         ws="none",
-        lifespan="off",
+        lifespan="auto",
         log_config=None,
         access_log=False,
         server_header=False,

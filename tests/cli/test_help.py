@@ -19,6 +19,7 @@ VERBS = [
         "identity",
         "chat",
         "serve",
+        "web",
         "compare",
         "eval",
         "merge",
