@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/web.md anew: serve the page for the demo's runs, and look at it with Chromium.
+"""Draw the pictures of README.md and docs/web.md anew: the pages of the demo's runs, looked at with Chromium.
 
 Run `make demo` first. Needs `pip install playwright` and a Chromium: python docs/screenshots.py
 """
@@ -29,6 +29,9 @@ def main() -> int:
     parser.add_argument("--run", default="runs/demo/finetune", help="a run of the demo")
     parser.add_argument("--before", default="runs/demo/pretrain", help="what it is compared with")
     parser.add_argument("--data", default="runs/demo/data", help="the demo's data, for its images")
+    parser.add_argument(
+        "--compared", default="runs/demo/compare/page.html", help="the page that compares the demo's models"
+    )
     parser.add_argument("--shown-run", help="on the tab of training runs (the one that wrote last)")
     args = parser.parse_args()
     images = Path(args.data) / "images"
@@ -37,6 +40,7 @@ def main() -> int:
     FOLDER.mkdir(exist_ok=True)
     with served(command) as url, sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        draw_comparison(browser, Path(args.compared))
         draw_chat(browser, url, images)
         draw_phone(browser, url, images)
         draw_runs(browser, url, args.shown_run)
@@ -105,6 +109,19 @@ def ask(page: Page, question: str, image: Path | None = None) -> None:
     page.wait_for_timeout(500)
 
 
+def draw_comparison(browser: Browser, path: Path) -> None:
+    """The head of the comparison page: what it found, and one question before and after."""
+    page = browser.new_context(viewport={"width": 980, "height": 1000}, color_scheme="light").new_page()
+    page.goto(path.resolve().as_uri())
+    first, last = page.locator("h1").bounding_box(), page.locator(".example").bounding_box()
+    assert first is not None
+    assert last is not None
+    top, bottom = first["y"] - 24, last["y"] + last["height"] + 12
+    clip = {"x": 0, "y": top, "width": 980, "height": bottom - top}
+    page.screenshot(path=FOLDER / "compare.png", full_page=True, clip=clip)
+    with_few_colours(FOLDER / "compare.png")
+
+
 def draw_chat(browser: Browser, url: str, images: Path) -> None:
     """Before and after side by side, in English."""
     page = open_page(browser, url, DESKTOP, "en-US")
@@ -139,6 +156,11 @@ def save(page: Page, name: str, *, is_whole: bool = False) -> None:
     path = FOLDER / f"{name}.png"
     page.evaluate("scrollTo(0, 0)")
     page.screenshot(path=path, full_page=is_whole)
+    with_few_colours(path)
+
+
+def with_few_colours(path: Path) -> None:
+    """Write a picture anew, and say how large it is."""
     with Image.open(path) as image:
         few = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
