@@ -6,6 +6,7 @@ nothing, repeats no finished step and only shows the page again.
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -32,7 +33,8 @@ def main() -> int:
     args = parser.parse_args()
     if sys.version_info < (3, 11):  # noqa: UP036 - what an older Python is told
         print(
-            f"quick_demo: this is Python {sys.version.split()[0]}; mmtune needs 3.11 or newer.",
+            f"quick_demo: this is Python {sys.version.split()[0]}; mmtune needs 3.11 or newer. "
+            "Where there is one, name it: make demo PYTHON=python3.12",
             file=sys.stderr,
         )
         return 2
@@ -54,8 +56,7 @@ def install(purpose: str) -> str:
     if stamp.is_file() and stamp.read_text() == wanted.hexdigest():
         return str(python)
     print(f"installing into {VENV}, once: two to five minutes", flush=True)
-    if not python.is_file():
-        venv.create(VENV, with_pip=True)
+    make_environment(python)
     installer = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     environment = dict(os.environ)
     if uv := shutil.which("uv"):
@@ -66,6 +67,18 @@ def install(purpose: str) -> str:
         subprocess.run([*installer, *packages], cwd=ROOT, env=environment, check=True)
     stamp.write_text(wanted.hexdigest())
     return str(python)
+
+
+def make_environment(python: Path) -> None:
+    """Make .venv, or complete one whose making was interrupted: it has a Python and no pip."""
+    asks_pip = [str(python), "-m", "pip", "--version"]
+    if python.is_file() and (shutil.which("uv") or subprocess.run(asks_pip, capture_output=True).returncode == 0):
+        return
+    if importlib.util.find_spec("ensurepip") is None:
+        mend = "On Debian and Ubuntu: sudo apt install python3-venv"
+        print(f"quick_demo: {VENV}: this Python has no ensurepip, which brings pip there. {mend}", file=sys.stderr)
+        sys.exit(2)
+    venv.create(VENV, symlinks=python.is_symlink(), with_pip=True)
 
 
 def show(page: Path) -> None:

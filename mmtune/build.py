@@ -1,7 +1,7 @@
 """From a config to parts: the only place where config, data and models meet."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from mmtune.build_data import Reader, build_reader, vision_options
+from mmtune.build_data import Progress, Reader, build_reader, untold, vision_options
 from mmtune.build_stack import initial_parts, with_own_stack
 from mmtune.build_trained import assemble, trained_llm
 from mmtune.cache import cache_folder
@@ -70,8 +70,16 @@ def build_parts(config: ModelConfig, device: torch.device | None = None, reader:
     return Parts(model, reader.tokenizer, reader.template, reader.transform)
 
 
-def calibrate_projector(config: ModelConfig, parts: Parts, dataset: SampleDataset | None) -> None:
+def calibrate_projector(
+    config: ModelConfig, parts: Parts, dataset: SampleDataset | None, progress: Progress = untold
+) -> None:
     """Fit a new projector's statistics, words and output scale to the first training images, where the config asks.
+
+    Args:
+        config: of the model.
+        parts: of it; the projector is new.
+        dataset: whose images it is fitted to; None for a stream.
+        progress: told what is being done and how far it is.
 
     Raises:
         ConfigError: there are no images to fit it to; none can be seen before a stream (None) is trained.
@@ -88,18 +96,25 @@ def calibrate_projector(config: ModelConfig, parts: Parts, dataset: SampleDatase
     chosen = np.flatnonzero(dataset.num_images == 1)[:limit].tolist()
     if not chosen:
         raise ConfigError("data.train", "holds no image, so the projector cannot be calibrated. Add image records.")
-    features = torch.cat([_features(parts, dataset, number) for number in chosen])
+    features = torch.cat([_features(parts, dataset, number) for number in _told(chosen, progress)])
     embeddings: Any = parts.model.base_llm.get_input_embeddings().weight
     if settings.standardize:
         projector.fit_standardization(features[:CALIBRATION_IMAGES])
     if settings.warm_start_epochs:
         words = [[token for token in dataset.sample(number).labels if token != IGNORE_INDEX] for number in chosen]
-        num_words = fit_to_words(projector, features, words, embeddings, settings.warm_start_epochs)
+        tell = partial(progress, "the projector's start")
+        num_words = fit_to_words(projector, features, words, embeddings, settings.warm_start_epochs, tell)
         log.info("projector started near %d words of %d captions", num_words, len(chosen))
     if settings.initial_scale:
         projector.fit_output_scale(
             features, settings.initial_scale * float(embeddings.detach().float().pow(2).mean().sqrt())
         )
+
+
+def _told(numbers: list[int], progress: Progress) -> Iterator[int]:
+    for done, number in enumerate(numbers):
+        progress("images for the projector's start", done, len(numbers))
+        yield number
 
 
 @torch.no_grad()
@@ -112,9 +127,7 @@ def _features(parts: Parts, dataset: SampleDataset, index: int) -> torch.Tensor:
         return parts.model.vision(dataset.pixel_values(index).to(device))
 
 
-def cache_vision_features(
-    config: ModelConfig, parts: Parts, dataset: SampleDataset, progress: Callable[[str, int, int | None], None]
-) -> None:
+def cache_vision_features(config: ModelConfig, parts: Parts, dataset: SampleDataset, progress: Progress) -> None:
     """Compute the features of all images of a dataset that are not on disk yet, and let its items hold them.
 
     Raises:

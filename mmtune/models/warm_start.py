@@ -1,4 +1,4 @@
-"""Start a projector near the words of its captions, in seconds and without the language model.
+"""Start a projector near the words of its captions, without the language model.
 
 A new projector tells the language model nothing, and every example that teaches it which word a shape stands for costs
 a pass through that model. The link between shapes and words is cheap to find beforehand: the projector's first layer
@@ -6,6 +6,7 @@ learns, with a linear head that is thrown away, which words the caption of an im
 as the map from those words to their embeddings. Pretraining goes on from there as usual.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,8 +20,17 @@ LEARNING_RATE = 2e-3
 MAX_SHARE = 0.5
 
 
+def untold(done: int, total: int) -> None:
+    """Tell nobody how far it is."""
+
+
 def fit_to_words(
-    projector: Projector, features: torch.Tensor, words: list[list[int]], embeddings: torch.Tensor, num_epochs: int
+    projector: Projector,
+    features: torch.Tensor,
+    words: list[list[int]],
+    embeddings: torch.Tensor,
+    num_epochs: int,
+    progress: Callable[[int, int], None] = untold,
 ) -> int:
     """Fit an `mlp2x_gelu` projector to the words of captions.
 
@@ -33,6 +43,7 @@ def fit_to_words(
         words: the token ids of each image's caption.
         embeddings: float[V, out_features], the language model's embedding table.
         num_epochs: passes over the images.
+        progress: told the steps that are done and how many there are.
 
     Returns:
         How many words were fitted: those of at least two captions and of at most half of them.
@@ -47,7 +58,7 @@ def fit_to_words(
     first, activation, last = layers
     head = nn.Linear(first.out_features, len(vocabulary)).to(features.device)
     inputs = projector.normalized(features)
-    _fit(nn.Sequential(first, activation, head), inputs, targets, num_epochs)
+    _fit(nn.Sequential(first, activation, head), inputs, targets, num_epochs, progress)
     with torch.no_grad():
         table = embeddings[torch.tensor(list(vocabulary), device=embeddings.device)].float()
         table = table - table.mean(0)
@@ -67,12 +78,19 @@ def informative_words(words: list[list[int]]) -> dict[int, int]:
 
 
 @torch.enable_grad()
-def _fit(network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, num_epochs: int) -> None:
+def _fit(
+    network: nn.Module,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    num_epochs: int,
+    progress: Callable[[int, int], None],
+) -> None:
     shares = targets / targets.sum(1, keepdim=True).clamp_min(1)
     num_steps = max(1, num_epochs * len(inputs) // BATCH_SIZE)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=num_steps + 1)
-    for _ in range(num_steps):
+    for step in range(num_steps):
+        progress(step, num_steps)
         rows = torch.randint(len(inputs), (BATCH_SIZE,), device=inputs.device)
         logits = torch.logsumexp(network(inputs[rows]), dim=1)
         loss = -(shares[rows] * F.log_softmax(logits, dim=-1)).sum(-1).mean()

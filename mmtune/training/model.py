@@ -79,7 +79,8 @@ def model_to_train(
         if "adapter" not in loaded and starts_from_weights(parts.model.llm):
             parts.model.adapter_start = start_from_weights(parts.model.llm)
         if "projector" not in loaded:
-            calibrate_projector(config.model, parts, data.samples)
+            with Bars() as bars:
+                calibrate_projector(config.model, parts, data.samples, bars)
     if config.train.pure_bf16:
         keep_trained_weights_in(parts.model, torch.bfloat16)
     return ModelToTrain(parts, collator)

@@ -105,7 +105,9 @@ def test_only_what_is_meant_to_train_changes(pretrained, verb, tmp_path):
     if verb == "finetune":
         load_initial_weights(config.model, parts)
     else:
-        calibrate_projector(config.model, parts, dataset)
+        told = []
+        calibrate_projector(config.model, parts, dataset, lambda what, done, total: told.append((done, total)))
+        assert told[:2] == [(0, told[0][1]), (1, told[0][1])]  # one by one: nobody waits before a still screen
     before = {name: value.clone() for name, value in parts.model.state_dict().items()}
     fit(parts, config, dataset)
     changed = {name for name, value in parts.model.state_dict().items() if not torch.equal(value, before[name])}

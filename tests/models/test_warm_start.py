@@ -18,7 +18,10 @@ def test_projected_images_point_to_the_embeddings_of_their_words():
     features = torch.randn(4, 12)[kinds][:, None] + 0.1 * torch.randn(60, 3, 12)
     words = [[10 + int(kind), 2] for kind in kinds]
     projector = Projector("mlp2x_gelu", 12, 128)
-    assert fit_to_words(projector, features, words, embeddings, num_epochs=60) == 4
+    told = []
+    assert fit_to_words(projector, features, words, embeddings, 60, lambda *steps: told.append(steps)) == 4
+    num_steps = 60 * 60 // 32
+    assert told == [(step, num_steps) for step in range(num_steps)]
     outputs = projector(features).mean(1).detach()
     centred = embeddings[10:14] - embeddings[10:14].mean(0)
     found = torch.nn.functional.cosine_similarity(outputs[:, None], centred[None], dim=-1).argmax(1)
