@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -42,7 +43,7 @@ def main() -> int:
     if args.install:
         return 0
     command, page = (TEXT_COMMAND, TEXT_PAGE) if args.text else (COMMAND, PAGE)
-    code = subprocess.run([python, "-m", "mmtune", *command], cwd=ROOT).returncode
+    code = run_to_its_end([python, "-m", "mmtune", *command])
     if code == 0:
         show(page)
     return code
@@ -79,6 +80,15 @@ def make_environment(python: Path) -> None:
         print(f"quick_demo: {VENV}: this Python has no ensurepip, which brings pip there. {mend}", file=sys.stderr)
         sys.exit(2)
     venv.create(VENV, symlinks=python.is_symlink(), with_pip=True)
+
+
+def run_to_its_end(command: list[str]) -> int:
+    """Run a command and return its exit code; Ctrl-C is the command's own, which saves a checkpoint before it ends."""
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)  # ignored, the command would ignore it too
+    try:
+        return subprocess.Popen(command, cwd=ROOT).wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def show(page: Path) -> None:

@@ -10,7 +10,7 @@ from omegaconf import MISSING
 from rich.console import Console
 
 from mmtune.config import config_from_values, typed_values
-from mmtune.errors import ConfigError
+from mmtune.errors import ConfigError, Interrupted
 from mmtune.recipe_identity import CompareIdentityConfig, IdentityConfig, compare_identity, make_data
 from mmtune.recipe_models import EvalConfig, ExportConfig, MergeConfig, evaluate, export, merge
 from mmtune.run_folder import write_json, write_manifest
@@ -60,9 +60,14 @@ class EasyVQAConfig:
 
 
 def _train(values: dict[str, Any], folder: Path, verb: str) -> None:
+    from mmtune.training.interruption import HOW_TO_CONTINUE
     from mmtune.training.run import train
 
-    train(config_from_values(values, str(folder), verb), verb, resume=True)
+    try:
+        train(config_from_values(values, str(folder), verb), verb, resume=True)
+    except Interrupted as interrupted:  # a recipe has no --resume
+        saved = str(interrupted).removesuffix(HOW_TO_CONTINUE)
+        raise Interrupted(f"{saved}; the same command continues", interrupted.exit_code) from None
 
 
 def _make_scenes(values: dict[str, Any], folder: Path, verb: str) -> None:

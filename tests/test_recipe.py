@@ -1,7 +1,11 @@
 """`mmtune run`: what is skipped, continued, made anew and refused, and what a dry run says of it."""
 
 import json
+import os
 import shutil
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from training_workspace import models, workspace
 
 from mmtune.cli import main
 from mmtune.recipe_plan import plan_lines, plan_recipe
+from mmtune.run_folder import newest_checkpoint
 from mmtune.training.run_lock import run_lock
 
 __all__ = ["models", "workspace"]
@@ -53,6 +58,21 @@ def plan(*overrides, overwrite=False, **options):
 
 def first_lines(lines):
     return [line for line in lines if not line.startswith(" ")]
+
+
+def test_ctrl_c_saves_and_says_that_the_same_command_continues(recipe, capsys):
+    def interrupt():
+        while not (recipe / "pretrain" / "checkpoint-2").exists():
+            time.sleep(0.002)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    command = ["run", "short.yaml", "pretrain.train.max_steps=40", "pretrain.train.save_steps=2"]
+    threading.Thread(target=interrupt, daemon=True).start()
+    assert main(command) == 130
+    newest = newest_checkpoint(recipe / "pretrain")
+    expected = f"mmtune: Ctrl-C: saved {newest}; the same command continues"
+    assert capsys.readouterr().err.splitlines()[-1] == expected
+    assert main(command) == 0
 
 
 def test_what_is_complete_is_not_repeated_and_what_is_missing_is(short):

@@ -21,6 +21,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAME_SIGNAL_SECONDS = 5.0
 """Within which a second signal to one of several processes is the first one, sent by two."""
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+HOW_TO_CONTINUE = "; --resume continues"
 
 
 class Interruption(TrainerCallback):
@@ -78,7 +79,7 @@ class Interruption(TrainerCallback):
         """
         self._agree()
         if self.ending is not None and not is_finished:
-            raise Interrupted(f"{_name(self.ending)}: saved {checkpoint}; --resume continues", 128 + self.ending)
+            raise Interrupted(f"{_name(self.ending)}: saved {checkpoint}{HOW_TO_CONTINUE}", 128 + self.ending)
 
     def _agree(self) -> None:
         self.ending = int(highest(self.received or 0)) or None
