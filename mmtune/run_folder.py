@@ -15,6 +15,7 @@ from mmtune.config import config_from_values, read_yaml, to_yaml
 from mmtune.durable import sync_file, sync_files, sync_folder, written_beside
 from mmtune.errors import CheckpointError
 from mmtune.hashing import file_hash
+from mmtune.lookup import nearest
 from mmtune.schema import Config
 
 CONFIG_FILE = "config.yaml"
@@ -110,7 +111,9 @@ def require_complete(folder: Path, *, check_hashes: bool = False) -> None:
         CheckpointError: it is no run, not complete, or a file is missing, cut off or changed.
     """
     if not folder.is_dir():
-        raise CheckpointError(folder, f"no such folder (resolved to {folder.resolve()}). Name a run folder.")
+        beside = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        hint = nearest(folder.name, beside)
+        raise CheckpointError(folder, f"no such folder (resolved to {folder.resolve()}).{hint} Name a run folder.")
     if not is_complete(folder):
         newest = newest_checkpoint(folder)
         hint = (

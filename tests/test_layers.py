@@ -95,7 +95,7 @@ MAY_IMPORT = {
     "data": {"conversation", "errors", "lookup", "hashing", "sizes", "cache"},
     "models": {"conversation", "errors", "lookup", "hashing", "cache", "python_config", "processes", "torchvision_ops"},
     "convert": FOUNDATION | {"config", "schema", "data"},
-    "run_folder": {"config", "schema", "errors", "hashing", "durable"},
+    "run_folder": {"config", "schema", "errors", "hashing", "durable", "lookup"},
     "same_models": {"run_folder", "errors"},
     "parts": {"conversation", "data", "errors", "models", "run_folder"},
     "build_data": BUILT - {"build", "build_folder", "build_stack", "build_trained"},

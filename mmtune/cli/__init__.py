@@ -138,8 +138,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _refuse_half(package: str | None) -> int:
     """Say that a package is missing without which not even `mmtune doctor` can say what is missing."""
-    message = f"{package}: is not installed, and mmtune needs it. Run: pip install mmtune, or pip install -e ."
-    print(f"mmtune: {message}", file=sys.stderr)
+    found = f"{package}: is not installed for this Python ({sys.executable}), and mmtune needs it."
+    mend = "Activate the environment of mmtune (. .venv/bin/activate), or run in the source folder: pip install -e ."
+    print(f"mmtune: {found} {mend}", file=sys.stderr)
     return EXIT_MISTAKE
 
 

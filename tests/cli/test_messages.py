@@ -487,6 +487,8 @@ def test_chat_with_what_is_no_run(mistake, desk, data_file, record):
     data_file(record("<image>", "x", image="1.png"))
     nope = f"nope: no such folder (resolved to {desk / 'nope'}). Name a run folder."
     assert mistake("chat", "nope") == nope
+    Path("runs/demo/finetune").mkdir(parents=True)
+    assert mistake("chat", "runs/demo/fintune").endswith("Did you mean 'finetune'? Name a run folder.")
     assert mistake("chat", "nope", "--adapters", "nope") == nope
     assert mistake("merge", "nope", "-o", "merged") == nope
     message = mistake("chat", ".", "--image", "1.png", "--prompt", "Hi")
