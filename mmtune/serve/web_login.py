@@ -68,9 +68,11 @@ class Door:
         body.check_length(headers)
         form = parse_qs((await body.whole()).decode("utf-8", "replace"))
         given = form.get("password", [""])[0].encode()
-        if not hmac.compare_digest(given, self._password):
-            async with self._guessing:
+        async with self._guessing:  # or of many guesses at once the right one would be answered first
+            is_right = hmac.compare_digest(given, self._password)
+            if not is_right:
                 await asyncio.sleep(SECONDS_AFTER_WRONG)
+        if not is_right:
             await answer(send, 401, page(language, is_wrong=True), "text/html")
             return
         token = secrets.token_urlsafe(32)
