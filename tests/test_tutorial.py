@@ -27,7 +27,7 @@ PAGES = ["index.md", *sorted(path.name for path in FOLDER.glob("[0-9]*.md"))]
 SHORT = ["train.max_steps=2", "train.save_steps=1"]
 SERVERS = ("web", "serve")
 NEEDS = {"run": ["--dry-run"], "chat": ["--max-new-tokens", "4"], "compare": ["--max-new-tokens", "4", "--limit", "4"]}
-DEMO_MODEL = "smollm2-135m-instruct"
+SMALL_TWINS = ("smollm2-135m-instruct", "Atlas", "runs/atlas", "runs/assistant_small")
 WIDTH = 128
 """Of the tiny language model: a LoRA of rank 64 fits its smallest matrix."""
 
@@ -83,7 +83,7 @@ def run_line(words):
     """Run a line of a shell block: a verb in this process, a tool for data in another."""
     if words[0] == "mmtune":
         verb, given = words[1], words[1:]
-        if verb in SERVERS or DEMO_MODEL in " ".join(given) or "runs/atlas" in " ".join(given) or "Atlas" in given:
+        if verb in SERVERS or any(word in " ".join(given) for word in SMALL_TWINS):
             return  # parsed by test_docs; the demo's models are tried by the READMEs' commands
         if verb in ("pretrain", "finetune", "sft", "identity"):
             given = [*given, *SHORT, "train.device=cpu"]
