@@ -21,6 +21,8 @@ from mmtune.testing import write_tiny_llm
 
 __all__ = ["models", "workspace"]
 
+ONE_STEP = "train.max_steps=1"
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, models):
@@ -174,29 +176,31 @@ def refused(*folders):
 
 
 def test_runs_that_cannot_share_are_refused(runs, tmp_path, models):
-    ia3 = make("ia3", "model.adapter={kind: ia3}")
+    ia3 = make("ia3", "model.adapter={kind: ia3}", ONE_STEP)
     assert refused("runs/birds", ia3) == (
         "runs/ia3/adapter: its adapter is ia3, the model has lora: PEFT holds one kind on a model."
         " Take adapters of one kind."
     )
-    pissa = make("pissa", "model.adapter={kind: pissa, r: 2}")
+    pissa = make("pissa", "model.adapter={kind: pissa, r: 2}", ONE_STEP)
     for order in (("runs/birds", pissa), (pissa, "runs/birds")):
         assert refused(*order).startswith("runs/pissa/adapter: its adapter started as pissa, which changes the base")
-    template = make("zephyr", "model.llm.chat_template=zephyr")
+    template = make("zephyr", "model.llm.chat_template=zephyr", ONE_STEP)
     assert refused("runs/birds", template).startswith(
         "runs/zephyr: has model.llm.chat_template: zephyr, and runs/birds has chatml."
     )
-    quantized = make("quantized", "model.llm.quantization=nf4")
+    quantized = make("quantized", "model.llm.quantization=nf4", ONE_STEP)
     assert refused("runs/birds", quantized).startswith("runs/quantized: has model.llm.quantization: nf4")
     other = write_tiny_llm(tmp_path / "other", intermediate_size=96)
     config = yaml.safe_load(Path("finetune.yaml").read_text())
     config["model"]["llm"]["name_or_path"] = str(other)
     Path("finetune.yaml").write_text(yaml.safe_dump(config))
-    assert refused("runs/birds", make("other")).startswith(f"runs/other: was trained on another llm ({other}, hash ")
+    assert refused("runs/birds", make("other", ONE_STEP)).startswith(
+        f"runs/other: was trained on another llm ({other}, hash "
+    )
 
 
 def test_a_run_with_a_whole_model_of_its_own_chats_alone(runs):
-    full = make("full", "model.llm.tune=full", "model.adapter=null")
+    full = make("full", "model.llm.tune=full", "model.adapter=null", ONE_STEP)
     assert "trained the whole model.llm (tune: full)" in refused("runs/birds", full)
     with pytest.raises(ConfigError, match="there is no adapter to unload"):
         AdapterSwitch([full]).select("none")

@@ -26,8 +26,8 @@ WATCHED = (
 KINDS = {
     "packed": (PACKED, (*DEEPSPEED_SETTINGS, "fsdp")),
     "watched": (WATCHED, ("zero3", "fsdp")),
-    "full": ((*FULL, "train.gradient_checkpointing=true"), ("zero3", "fsdp")),
-    "nf4": ((*PACKED, "model.llm.quantization=nf4"), ("zero2", "zero3")),
+    "full": ((*FULL, "train.gradient_checkpointing=true"), ("fsdp",)),
+    "nf4": ((*PACKED, "model.llm.quantization=nf4"), ("zero3",)),
 }
 """What is trained -> its keys and the engines that it is trained with, in two processes."""
 

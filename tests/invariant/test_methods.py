@@ -162,7 +162,9 @@ def test_each_weight_that_trains_has_a_gradient_from_any_batch(desk_of_runs, bia
     assert not any(gradient.any() for gradient in trained.values())
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "boft" else name for name in SETTINGS]
+)
 def test_a_method_learns_is_asked_and_resumes_bit_for_bit(desk_of_runs, biased, name, capsys):
     straight, again = Path("runs", name), Path("runs", f"{name}_again")
     assert main(["finetune", "finetune.yaml", *overrides(name, straight)]) == 0

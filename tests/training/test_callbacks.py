@@ -76,6 +76,7 @@ def test_steps_and_evaluations_are_lines_and_the_summary_is_none(tmp_path):
     }
 
 
+@pytest.mark.slow  # three kills of test_kill.py are in every run of the tests
 def test_after_a_kill_every_line_is_whole_and_a_resume_goes_on(workspace):
     command = [sys.executable, "-m", "mmtune", "pretrain", "pretrain.yaml", "train.num_train_epochs=40"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
