@@ -1,6 +1,7 @@
 """A real server on a socket: the official client, clients that are slow, large or gone, and many at once."""
 
 import json
+import re
 import socket
 import threading
 from collections import Counter
@@ -158,9 +159,22 @@ def wait_for(condition):
     raise AssertionError("it did not come to be")
 
 
+def whole_reply(connection):
+    """The reply with its body, which may come in pieces."""
+    reply = b""
+    while True:
+        head, end, body = reply.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head)
+        if end and length and len(body) >= int(length[1]):
+            return reply.decode()
+        more = connection.recv(4096)
+        assert more, reply
+        reply += more
+
+
 def test_a_slow_body_is_refused(port):
     with request(port, b'{"messages": ', length=1000) as connection:
-        reply = connection.recv(4096).decode()
+        reply = whole_reply(connection)
     assert reply.startswith("HTTP/1.1 408 ")
     assert "body: it did not come within 0.5 s. Send it faster, or a smaller one." in reply
 
@@ -194,7 +208,7 @@ def test_a_body_of_100_mb_is_refused_and_not_held(port, is_chunked):
         connection.sendall(head.encode())
         for _ in range(100):
             connection.sendall(b"100000\r\n" + piece + b"\r\n" if is_chunked else piece)
-        reply = connection.recv(4096).decode()
+        reply = whole_reply(connection)
     assert reply.startswith("HTTP/1.1 413 ")
     assert "Send smaller images." in reply
 
