@@ -16,7 +16,7 @@ from mmtune.durable import sync_file, sync_files, sync_folder, written_beside
 from mmtune.errors import CheckpointError
 from mmtune.hashing import file_hash
 from mmtune.lookup import nearest
-from mmtune.schema import Config
+from mmtune.schema import Config, trained_system
 
 CONFIG_FILE = "config.yaml"
 MANIFEST_FILE = "manifest.json"
@@ -154,6 +154,11 @@ def read_config(folder: Path) -> Config:
     if not path.is_file():
         raise CheckpointError(folder, f"has no {CONFIG_FILE}: not a run folder. Name the output_dir of a training run.")
     return config_from_values(read_yaml(path), str(path), read_verb(folder))
+
+
+def read_system(folder: Path | str) -> str | None:
+    """Return the system message that the training of a run gave, or None."""
+    return trained_system(read_config(Path(folder)))
 
 
 def read_verb(folder: Path) -> str:

@@ -21,8 +21,7 @@ from mmtune.conversation import Message
 from mmtune.data.encode import closing_ids, prompt_ids
 from mmtune.data.image_files import ImageSource
 from mmtune.errors import ConfigError, MMTuneError, ModelError
-from mmtune.run_folder import read_config
-from mmtune.schema import trained_system
+from mmtune.run_folder import read_system
 
 Tell = Callable[[str], None]
 
@@ -82,7 +81,7 @@ class ChatSession:
             CheckpointError: the run is incomplete, or a base model is not the one it was trained on.
         """
         parts = load_run(folder, llm=llm, vision=vision, device=device)
-        system = trained_system(read_config(Path(folder))) if system is None else system or None
+        system = read_system(folder) if system is None else system or None
         return cls(parts, decoding, system)
 
     def reset(self) -> None:

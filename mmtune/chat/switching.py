@@ -119,6 +119,15 @@ class AdapterSwitch:
         self._runs[name] = loaded
         return name
 
+    @property
+    def has_base(self) -> bool:
+        """Whether the base model can answer too, and differs from the run that answers."""
+        try:
+            self._require_unloadable("/adapter")
+        except (CheckpointError, ConfigError):  # its weights were trained, or its adapter cannot be unloaded
+            return False
+        return self.has_adapter
+
     def _layers(self) -> dict[str, _Run]:
         return {
             f"{name}/{STACK_FOLDER}/{number}": replace(run, llm_adapters=run.llm_adapters[: number + 1])
@@ -151,14 +160,17 @@ class AdapterSwitch:
         self.active = self.last = name
 
     def _unload(self, place: str) -> None:
+        self._require_unloadable(place)
+        _activate(self.parts.model.llm, ())
+        self.active = UNLOADED[0]
+
+    def _require_unloadable(self, place: str) -> None:
         for run in self._runs.values():
             if "llm" in held_parts(run.folder):
                 message = f"{run.folder} trained the language model itself: there is no adapter to unload."
                 raise ConfigError(place, f"{message} `mmtune compare base RUN` asks the untrained model.")
             for path in adapter_folders(run.folder):
                 require_shareable(path)
-        _activate(self.parts.model.llm, ())
-        self.active = UNLOADED[0]
 
     def _first(self, folder: Path) -> _Run:
         model = self.parts.model

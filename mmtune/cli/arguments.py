@@ -1,6 +1,7 @@
-"""Types of command line arguments."""
+"""Types of command line arguments, and the packages that a verb needs."""
 
 import argparse
+from collections.abc import Sequence
 
 
 def at_least_1(text: str) -> int:
@@ -61,3 +62,23 @@ def gib(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number of GiB above 0 (got {text})")
     return value
+
+
+def require_packages(verb: str, packages: Sequence[str], command: str) -> None:
+    """Hold that what a verb needs beside the main path is installed; nothing is imported.
+
+    Args:
+        verb: that needs it.
+        packages: by the names they are imported by.
+        command: that installs them.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    from importlib.util import find_spec
+
+    from mmtune.errors import ConfigError
+
+    for package in packages:
+        if find_spec(package) is None:
+            raise ConfigError(f"mmtune {verb}", f"needs {package}, which is not installed. Run: {command}")

@@ -1,10 +1,16 @@
 """`mmtune chat`: ask a model, in a dialogue, once, or all questions of a file."""
 
 import argparse
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mmtune.cli.arguments import at_least_0, at_least_1
-from mmtune.cli.model_arguments import add_answering_model, add_context, add_drawing, check_answering_model
+from mmtune.cli.model_arguments import (
+    add_answering_model,
+    add_context,
+    add_drawing,
+    check_answering_model,
+    quantization_of,
+)
 
 if TYPE_CHECKING:
     from mmtune.chat.dialogue import Dialogue, Screen
@@ -134,21 +140,18 @@ def _check(args: argparse.Namespace) -> None:
 
 def _open(args: argparse.Namespace, screen: "Screen") -> "tuple[ChatSession, AdapterSwitch | None]":
     """Load the model and return a session with it, and what switches among runs."""
-    from pathlib import Path
-
     from mmtune.build_folder import is_model, load_model
     from mmtune.chat.dialogue import call_printer
     from mmtune.chat.generate import Decoding
     from mmtune.chat.session import ChatSession
     from mmtune.chat.switching import AdapterSwitch
     from mmtune.chat.tool_session import ToolSession
-    from mmtune.run_folder import read_config
-    from mmtune.schema import trained_system
+    from mmtune.run_folder import read_system
     from mmtune.tools.finding import find_tools
     from mmtune.tools.running import Limits
 
     tools = find_tools(args.tools or [])
-    quantization: Literal["nf4"] | None = "nf4" if args.is_4bit else None
+    quantization = quantization_of(args)
     switch, system = None, args.system or None
     if is_model(args.folder):
         parts = load_model(args.folder, template=args.chat_template, quantization=quantization)
@@ -157,7 +160,7 @@ def _open(args: argparse.Namespace, screen: "Screen") -> "tuple[ChatSession, Ada
         switch = AdapterSwitch(folders, llm=args.llm, vision=args.vision, quantization=quantization)
         parts = switch.parts
         if args.system is None:
-            system = trained_system(read_config(Path(args.folder)))
+            system = read_system(args.folder)
     decoding = Decoding(args.max_new_tokens, args.temperature, args.top_p, args.top_k, args.repetition_penalty)
     if not tools:
         return ChatSession(parts, decoding, system, args.context), switch

@@ -1,7 +1,7 @@
 """Options that say which model answers and how: those that `chat` and `serve` share."""
 
 import argparse
-from typing import Any
+from typing import Any, Literal
 
 from mmtune.cli.arguments import above_0, at_least_0, at_least_1, probability, temperature
 
@@ -41,6 +41,11 @@ def add_context(group: Any) -> None:
     group.add_argument(
         "--context", type=at_least_1, metavar="N", help="tokens of prompt and answer (what the model was made for)"
     )
+
+
+def quantization_of(args: argparse.Namespace) -> Literal["nf4"] | None:
+    """Return how the language model is to be quantized."""
+    return "nf4" if args.is_4bit else None
 
 
 def check_answering_model(args: argparse.Namespace) -> None:

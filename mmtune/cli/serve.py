@@ -2,10 +2,16 @@
 
 import argparse
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from mmtune.cli.arguments import above_0, at_least_1, port
-from mmtune.cli.model_arguments import add_answering_model, add_context, add_drawing, check_answering_model
+from mmtune.cli.arguments import above_0, at_least_1, port, require_packages
+from mmtune.cli.model_arguments import (
+    add_answering_model,
+    add_context,
+    add_drawing,
+    check_answering_model,
+    quantization_of,
+)
 
 if TYPE_CHECKING:
     from mmtune.serve.answering import Answerer
@@ -79,7 +85,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve."""
-    _require_extra()
+    require_packages("serve", ("fastapi", "uvicorn"), "pip install 'mmtune[serve]'")
     import logging
 
     from mmtune.serve.answering import Answerer
@@ -104,17 +110,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _require_extra() -> None:
-    from importlib.util import find_spec
-
-    from mmtune.errors import ConfigError
-
-    for package in ("fastapi", "uvicorn"):
-        if find_spec(package) is None:
-            message = f"needs {package}, which is not installed. Run: pip install 'mmtune[serve]'"
-            raise ConfigError("mmtune serve", message)
-
-
 def _check(args: argparse.Namespace, keys: tuple[str, ...]) -> None:
     """Refuse what does not go together, before a model loads."""
     from mmtune.errors import ConfigError
@@ -134,7 +129,6 @@ def _check(args: argparse.Namespace, keys: tuple[str, ...]) -> None:
 def _load(args: argparse.Namespace) -> "ServedModels":
     from mmtune.serve.served_models import load_served
 
-    quantization: Literal["nf4"] | None = "nf4" if args.is_4bit else None
     return load_served(
         args.folder,
         args.adapters,
@@ -142,7 +136,7 @@ def _load(args: argparse.Namespace) -> "ServedModels":
         llm=args.llm,
         vision=args.vision,
         template=args.chat_template,
-        quantization=quantization,
+        quantization=quantization_of(args),
     )
 
 

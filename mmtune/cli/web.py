@@ -2,10 +2,16 @@
 
 import argparse
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from mmtune.cli.arguments import above_0, at_least_0, at_least_1, port
-from mmtune.cli.model_arguments import add_answering_model, add_context, add_drawing, check_answering_model
+from mmtune.cli.arguments import above_0, at_least_0, at_least_1, port, require_packages
+from mmtune.cli.model_arguments import (
+    add_answering_model,
+    add_context,
+    add_drawing,
+    check_answering_model,
+    quantization_of,
+)
 
 if TYPE_CHECKING:
     from mmtune.serve.web_app import WebOptions
@@ -65,7 +71,7 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve the page."""
-    _require_extra()
+    require_packages("web", ("gradio",), 'pip install "mmtune[web]"')
     import logging
 
     from mmtune.serve.listening import bind, require_secret, url_of
@@ -88,24 +94,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _require_extra() -> None:
-    from importlib.util import find_spec
-
-    from mmtune.errors import ConfigError
-
-    if find_spec("gradio") is None:
-        message = 'needs gradio, which is not installed. Run: pip install "mmtune[web]"'
-        raise ConfigError("mmtune web", message)
-
-
 def _sides(args: argparse.Namespace) -> "list[Side]":
     """Load the models."""
     from dataclasses import replace
 
     from mmtune.serve.web_models import Choice, open_sides
 
-    quantization: Literal["nf4"] | None = "nf4" if args.is_4bit else None
-    sides = open_sides(args.folder, args.before, Choice(args.llm, args.vision, args.chat_template, quantization))
+    choice = Choice(args.llm, args.vision, args.chat_template, quantization_of(args))
+    sides = open_sides(args.folder, args.before, choice)
     return sides if args.system is None else [replace(side, system=args.system or None) for side in sides]
 
 

@@ -15,8 +15,7 @@ from mmtune.errors import ConfigError
 from mmtune.evaluate.asking import Asker
 from mmtune.evaluate.questions import Question, shuffled_images, spread
 from mmtune.models.device import choose_device
-from mmtune.run_folder import read_config, require_complete
-from mmtune.schema import trained_system
+from mmtune.run_folder import read_config, read_system, require_complete
 
 BASE = "base"
 CONTROLS = ("blank", "shuffled")
@@ -98,7 +97,7 @@ def compare_models(
     models = []
     for number, name in enumerate(names):
         parts = _load(name, names[-1], device or choose_device())
-        system = trained_system(read_config(Path(names[-1] if name == BASE else name)))
+        system = read_system(names[-1] if name == BASE else name)
         asker = Asker(parts, decoding or Decoding(max_new_tokens=64), batch_size, system)
         label = describe_model(name, shown_names[number])
         models.append(label)

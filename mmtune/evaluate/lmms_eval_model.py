@@ -1,7 +1,6 @@
 """A run as a model of lmms-eval, found there by the entry point `lmms_eval.models`. Imported by lmms-eval alone."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +17,7 @@ from mmtune.errors import ConfigError
 from mmtune.evaluate.asking import batches, question_ids
 from mmtune.models.device import choose_device
 from mmtune.models.scoring import score_answers
-from mmtune.run_folder import read_config
-from mmtune.schema import trained_system
+from mmtune.run_folder import read_system
 
 MAX_NEW_TOKENS = 128
 """The longest answer where a task sets none."""
@@ -45,7 +43,7 @@ class Run(lmms):
             raise ConfigError("batch_size", f"must be a whole number, 1 or more (got {batch_size}). Mend it.")
         self.batch_size = int(batch_size)
         self.parts = load_run(run, device=choose_device() if device == "auto" else torch.device(device))
-        self.system = trained_system(read_config(Path(run)))
+        self.system = read_system(run)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answer questions, those with one way of decoding together.

@@ -8,10 +8,8 @@ from typing import Literal
 from mmtune.build import Parts
 from mmtune.build_folder import is_model, load_model
 from mmtune.chat.switching import AdapterSwitch
-from mmtune.errors import MMTuneError
 from mmtune.lookup import nearest
-from mmtune.run_folder import read_config
-from mmtune.schema import trained_system
+from mmtune.run_folder import read_system
 from mmtune.serve.refusals import Refused
 
 BASE = "base"
@@ -89,7 +87,7 @@ def load_served(
         return ServedModels(parts, {Path(folder).resolve().name: Served(lambda: None, system or None)})
     folders = [folder, *adapters]
     switch = AdapterSwitch(folders, llm=llm, vision=vision, quantization=quantization)
-    systems = [trained_system(read_config(Path(each))) if system is None else system or None for each in folders]
+    systems = [read_system(each) if system is None else system or None for each in folders]
     return ServedModels(switch.parts, served_runs(switch, systems))
 
 
@@ -105,14 +103,8 @@ def served_runs(switch: AdapterSwitch, systems: list[str | None]) -> dict[str, S
         run = next(name for name in switch.names if layer.startswith(f"{name}/"))
         served[layer] = Served(_selecting(switch, layer), served[run].system)
     first = switch.names[0]
-    base = Served(_selecting(switch, first, BASE), systems[0])
-    if BASE not in served and switch.has_adapter:
-        try:
-            base.activate()
-            served[BASE] = base
-        except MMTuneError:  # its weights were trained, or its adapter cannot be unloaded: there is no base to ask
-            pass
-    switch.select(first)
+    if BASE not in served and switch.has_base:
+        served[BASE] = Served(_selecting(switch, first, BASE), systems[0])
     return served
 
 

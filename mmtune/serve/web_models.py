@@ -9,8 +9,7 @@ from mmtune.build import Parts, load_run
 from mmtune.build_folder import is_model, load_model
 from mmtune.chat.switching import UNLOADED, AdapterSwitch
 from mmtune.errors import CheckpointError, ConfigError
-from mmtune.run_folder import read_config
-from mmtune.schema import trained_system
+from mmtune.run_folder import read_system
 
 AFTER, BEFORE = "after", "before"
 Quantization = Literal["nf4"] | None
@@ -78,15 +77,10 @@ def open_sides(folder: str, before: str | None, choice: Choice) -> list[Side]:
 
 def _with_base(folder: str, choice: Choice) -> list[Side]:
     switch = _switch([folder], choice)
-    name, system = switch.names[0], _system(folder)
+    name, system = switch.names[0], read_system(folder)
     after = Side(AFTER, name, switch.parts, lambda: switch.select(name), system)
-    if not switch.has_adapter:
+    if not switch.has_base:
         return [after]
-    try:
-        switch.select(UNLOADED[0])
-    except (CheckpointError, ConfigError):  # weights of the language model itself were trained, or virtual tokens
-        return [after]
-    switch.select(name)
     return [after, Side(BEFORE, "", switch.parts, lambda: switch.select(UNLOADED[0]), system)]
 
 
@@ -94,8 +88,8 @@ def _switched(folder: str, before: str, choice: Choice) -> list[Side]:
     switch = _switch([folder, before], choice)
     last, first = switch.names
     return [
-        Side(AFTER, last, switch.parts, lambda: switch.select(last), _system(folder)),
-        Side(BEFORE, first, switch.parts, lambda: switch.select(first), _system(before)),
+        Side(AFTER, last, switch.parts, lambda: switch.select(last), read_system(folder)),
+        Side(BEFORE, first, switch.parts, lambda: switch.select(first), read_system(before)),
     ]
 
 
@@ -109,7 +103,7 @@ def _alone(key: str, folder: str, choice: Choice) -> Side:
         return _model(key, folder, choice)
     parts = load_run(folder, llm=choice.llm, vision=choice.vision, quantization=choice.quantization)
     parts.model.eval().requires_grad_(False)
-    return Side(key, Path(folder).resolve().name, parts, _nothing, _system(folder))
+    return Side(key, Path(folder).resolve().name, parts, _nothing, read_system(folder))
 
 
 def _model(key: str, folder: str, choice: Choice) -> Side:
@@ -119,7 +113,3 @@ def _model(key: str, folder: str, choice: Choice) -> Side:
 
 def _nothing() -> None:
     """A model of its own needs no switching."""
-
-
-def _system(folder: str) -> str | None:
-    return trained_system(read_config(Path(folder)))
