@@ -11,11 +11,12 @@ from typing import Any
 
 from mmtune.config import read_yaml
 from mmtune.durable import written_beside
+from mmtune.evaluate.questions import thinned
 from mmtune.evaluate.report import REPORT_FILE
 from mmtune.evaluate.scores import OWN_CONDITIONS
 from mmtune.export.output import MARK_FILE
 from mmtune.hashing import value_hash
-from mmtune.recipe_card_text import card_text, thinned
+from mmtune.recipe_card_text import card_text
 from mmtune.recipe_file import Step
 from mmtune.recipe_inputs import record_path
 from mmtune.run_folder import (

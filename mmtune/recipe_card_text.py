@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from mmtune.data.arrow_records import HUB_PREFIX
+from mmtune.evaluate.questions import thinned
 from mmtune.evaluate.report_markdown import score_table
 from mmtune.evaluate.scores import ALL_GROUPS, OWN_CONDITIONS
 from mmtune.markdown import inline, table
@@ -161,13 +162,6 @@ def _training(card: dict[str, Any], has_plots: bool) -> Iterator[str]:
     yield table(("", *(training["step"] for training in trainings)), rows)
     for training in trainings:
         yield from _curves(training, has_plots)
-
-
-def thinned(points: list[list[float]], count: int) -> list[list[float]]:
-    """Return at most `count` points, evenly spread, the first and the last among them."""
-    if len(points) <= count:
-        return points
-    return [points[round(number * (len(points) - 1) / (count - 1))] for number in range(count)]
 
 
 def _curves(training: dict[str, Any], has_plots: bool) -> Iterator[str]:

@@ -177,6 +177,13 @@ def shuffled_images(questions: list[Question], seed: int) -> list[tuple[str, ...
     return result
 
 
+def thinned(items: Sequence[T], count: int) -> Sequence[T]:
+    """Return at most `count` items, evenly spread, the first and the last among them."""
+    if len(items) <= count:
+        return items
+    return [items[round(number * (len(items) - 1) / (count - 1))] for number in range(count)]
+
+
 def spread(items: Sequence[T], count: int | None) -> list[T]:
     """Take `count` of the items, evenly spread and in their order; all where there are no more, or for None.
 

@@ -20,17 +20,13 @@ LEARNING_RATE = 2e-3
 MAX_SHARE = 0.5
 
 
-def untold(done: int, total: int) -> None:
-    """Tell nobody how far it is."""
-
-
 def fit_to_words(
     projector: Projector,
     features: torch.Tensor,
     words: list[list[int]],
     embeddings: torch.Tensor,
     num_epochs: int,
-    progress: Callable[[int, int], None] = untold,
+    progress: Callable[[int, int], None],
 ) -> int:
     """Fit an `mlp2x_gelu` projector to the words of captions.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from mmtune.serve.listening import host_name
 from mmtune.serve.refusals import Refused
 
 JSON_TYPE = "application/json"
@@ -47,7 +48,7 @@ class Gate:
 
     def _check_name(self, request: Request) -> None:
         """Refuse foreign names: by one of its own that points here, a web page could read answers (DNS rebinding)."""
-        name = _name_of(request.headers.get("host", "localhost"))
+        name = host_name(request.headers.get("host", "localhost"))
         if name in ("localhost", self.host) or _is_address(name):
             return
         mend = f"Ask http://{self.host}, or start the server with --api-key."
@@ -64,11 +65,6 @@ def check_type(request: Request) -> None:
     if kind != JSON_TYPE:
         message = f"must be {JSON_TYPE} (got {kind[:40] or 'none'}). Send the header: Content-Type: {JSON_TYPE}."
         raise Refused(415, "Content-Type", message)
-
-
-def _name_of(host: str) -> str:
-    """The name in a Host header, without its port."""
-    return (host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]).lower()
 
 
 def _is_address(name: str) -> bool:

@@ -61,6 +61,11 @@ def require_secret(host: str, has_secret: bool, option: str) -> None:
         raise ConfigError("--host", message)
 
 
+def host_name(header: str) -> str:
+    """Return the name in a Host header, without its port."""
+    return (header[1:].partition("]")[0] if header.startswith("[") else header.partition(":")[0]).lower()
+
+
 def url_of(host: str, listener: socket.socket) -> str:
     """Return where a socket is reached."""
     shown = f"[{host}]" if ":" in host else host

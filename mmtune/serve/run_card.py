@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmtune.plain_text import shortened
 from mmtune.schema import Config
 from mmtune.serve.run_view import RunView
 from mmtune.sizes import GIB
@@ -82,4 +83,4 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return words if len(words) <= 60 else f"{words[:60]}..."
+    return shortened(words, 60)

@@ -12,6 +12,7 @@ from PIL import Image
 from mmtune.conversation import ImageSlot
 from mmtune.data.image_files import open_image
 from mmtune.errors import MMTuneError
+from mmtune.evaluate.questions import thinned
 from mmtune.serve.run_card import card_rows
 from mmtune.serve.run_view import RunView, Samples
 from mmtune.serve.web_curves import Curve, chart, figure
@@ -93,11 +94,9 @@ def _samples(samples: Sequence[Samples], run: RunView, language: str) -> str:
 
 def _sample(sample: Samples, language: str) -> str:
     pictures = "".join(_picture(path) for path in sample.images)
-    last = len(sample.answers) - 1
-    kept = sorted({round(number * last / (MOST_ANSWERS - 1)) for number in range(MOST_ANSWERS)} if last > 0 else {0})
     rows = "".join(
         f"<tr><td>{step:,}</td><td>{escape(answer) or escape(text('no_answer', language))}</td></tr>"
-        for step, answer in (sample.answers[number] for number in kept)
+        for step, answer in thinned(sample.answers, MOST_ANSWERS)
     )
     head = (
         f"<tr><th>{escape(text('samples_step', language))}</th><th>{escape(text('samples_answer', language))}</th></tr>"

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from mmtune.training.plot import drawn_places
+
 WIDTH, HEIGHT = 480, 210
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 26
 ROOM_FOR_LABEL = 20
@@ -92,10 +94,7 @@ def _axes(scale: _Scale, x_label: str) -> str:
 
 
 def _line(curve: Curve, scale: _Scale) -> str:
-    stride = -(-len(curve.points) // MOST_POINTS)
-    kept = [*curve.points[::stride]]
-    if kept[-1] != curve.points[-1]:
-        kept.append(curve.points[-1])
+    kept = [curve.points[number] for number in drawn_places(len(curve.points), MOST_POINTS)]
     places = [(scale.x(step), scale.y(value)) for step, value in kept]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     line = f'<polyline class="{curve.kind}" points="{path}"/>'

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmtune.serve.listening import host_name
 from mmtune.serve.web_files import FILE_ROUTE, SHOWN_SUFFIXES, bytes_in, is_within
 from mmtune.serve.web_http import (
     FILE_HEADERS,
@@ -106,7 +107,7 @@ class Gate:
 
     def _check_origin(self, headers: dict[str, str]) -> None:
         host = headers.get("host", "")
-        if self.hosts and re.sub(r":\d+$", "", host).strip("[]").lower() not in self.hosts:
+        if self.hosts and host_name(host) not in self.hosts:
             raise Refused(403, "This page is not called by that name.")
         if "origin" in headers and headers["origin"].partition("://")[2] != host:
             raise Refused(403, "Another site may not use this page.")

@@ -1,4 +1,4 @@
-"""The picture of a run's loss, drawn from the lines of its log."""
+"""The picture of a run's loss, drawn from the lines of its log, and which of many points are shown."""
 
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,7 @@ def plot_loss(entries: list[dict[str, Any]], path: Path, title: str = "") -> Non
     if not trained:
         return
     means = running_mean([loss for _, loss in trained])
-    stride = -(-len(trained) // MOST_POINTS)
-    kept = sorted({*range(0, len(trained), stride), len(trained) - 1})
+    kept = drawn_places(len(trained), MOST_POINTS)
     steps = [trained[number][0] for number in kept]
     figure = Figure(figsize=(7.2, 4.0), dpi=130, layout="constrained")
     axes = figure.subplots()
@@ -50,6 +49,11 @@ def plot_loss(entries: list[dict[str, Any]], path: Path, title: str = "") -> Non
     axes.legend(frameon=False)
     with written_beside(path) as beside:
         figure.savefig(beside, format="png")
+
+
+def drawn_places(number: int, most: int) -> list[int]:
+    """Return which of a number of points a line is drawn through, about `most`: every so many, and the last."""
+    return sorted({*range(0, number, -(-number // most)), number - 1})
 
 
 def points(entries: list[dict[str, Any]], key: str) -> list[tuple[int, float]]:
